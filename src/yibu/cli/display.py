@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from yibu.cli import output
 from yibu.cli.words import word
@@ -28,17 +28,7 @@ _LONG = 20.0
 """Seconds from which on tenths of them say nothing."""
 
 
-class Display(Protocol):
-    """Shows the node's events for some models."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def show(self, event: Event) -> None: ...
-
-
-def choose() -> Display:
+def choose() -> PlainLines | LiveLines:
     """Live lines on a terminal that can redraw them, plain ones elsewhere."""
     live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     return LiveLines() if live else PlainLines()

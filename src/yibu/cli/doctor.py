@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,9 +36,6 @@ class Finding:
     level: Level
     found: str
     advice: str = ""
-
-    def row(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def examine(context: Context) -> list[Finding]:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from yibu.cli import output
 from yibu.cli.words import word
@@ -20,12 +20,7 @@ _LINE_EVERY = 5.0
 """Seconds between lines where stderr is not a terminal."""
 
 
-class _Phased(Protocol):
-    @property
-    def phase(self) -> str: ...
-
-
-Report = TypeVar("Report", bound=_Phased)
+Report = TypeVar("Report", "Progress", "EnvironmentProgress")
 
 
 @contextmanager

@@ -230,8 +230,8 @@ def followed_rows(
 def row(line: Line) -> dict[str, object]:
     """As the console shows it, without credentials."""
     plain = line.row()
-    return {"log": plain["log"], "time": plain["time"], "level": plain["level"],
-            "text": redact(line.text)}  # fmt: skip
+    del plain["version"]
+    return plain | {"text": redact(line.text)}
 
 
 def _known(paths: Paths, names: Sequence[str]) -> list[Path]:

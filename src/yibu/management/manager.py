@@ -64,12 +64,7 @@ class NodeManager:
     @property
     def directories(self) -> Mapping[str, Path]:
         paths = self._context.paths
-        return {
-            "store": paths.store,
-            "environments": paths.environments,
-            "logs": paths.logs,
-            "state": paths.state,
-        }
+        return {one: getattr(paths, one) for one in ("store", "environments", "logs", "state")}
 
     async def ask(self, operation: str, **fields: Any) -> Any:
         """Raises YibuError."""

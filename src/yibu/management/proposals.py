@@ -13,6 +13,7 @@ from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.config import Config
+    from yibu.planner.explain import Row
     from yibu.planner.ledger import Reservation
 
 
@@ -72,20 +73,18 @@ def plan(
     about, notes, planned = plan_beside(chosen.models, context, held, wanted.get("machine"))
     return {
         "fits": all(one.plan.placement is not None for one in planned),
-        "machine": [{"label": row.label, "value": row.value, "note": row.note} for row in about],
-        "models": [
-            {
-                **one.data(),
-                "rows": [{"label": r.label, "value": r.value, "note": r.note} for r in one.rows],
-            }
-            for one in planned
-        ],
+        "machine": list(map(_row, about)),
+        "models": [{**one.data(), "rows": list(map(_row, one.rows))} for one in planned],
         "notes": [*chosen.notes, *notes],
         "warnings": list(proposal.warnings),
         "secrets": list(proposal.secrets),
         "yaml": text,
         "file": _in_file(proposal, file),
     }
+
+
+def _row(row: Row) -> dict[str, str]:
+    return {"label": row.label, "value": row.value, "note": row.note}
 
 
 def _in_file(proposal: Proposal, file: ConfigFile) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from yibu.errors import OverloadedError, RequestError
 from yibu.messages import tr
@@ -27,6 +27,9 @@ from yibu.speech.metrics import Metrics
 from yibu.speech.queueing import FairQueue
 from yibu.speech.settings import Limits
 from yibu.speech.types import Options, Recognized, Recognizer, Segment
+
+if TYPE_CHECKING:  # it makes jobs
+    from yibu.speech.live.partials import PartialQueue
 
 log = logging.getLogger(__name__)
 
@@ -60,30 +63,6 @@ class Job:
     """It takes the time that nothing else needs."""
     recognize: Callable[[Segment], Recognized] | None = None
     """Instead of the batcher's recognizer."""
-
-
-class Partials(Protocol):
-    """Live sessions whose open speech may be recognized once more."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def urgent(self) -> bool:
-        """Whether the final text of one is about to be asked for."""
-        ...
-
-    @property
-    def ready(self) -> bool:
-        """Whether something can be taken now."""
-        ...
-
-    def take(self, seconds: float) -> list[Job]:
-        """The most urgent ones, about so much audio; at least one."""
-        ...
-
-    def computed(self, seconds: float) -> float:
-        """A batch of speech that goes on took so long: the seconds for which nothing is ready now."""
-        ...
 
 
 class Ticket:
@@ -187,7 +166,8 @@ class Batcher:
         self._queue: FairQueue[Job] = FairQueue()
         self._finals: FairQueue[Job] = FairQueue()
         """Of live sessions."""
-        self.partials: Partials | None = None
+        self.partials: PartialQueue | None = None
+        """Live sessions whose open speech may be recognized once more."""
         self._files_next = False
         """Files and partial texts take turns where both wait."""
         self._tickets: dict[int, Ticket] = {}

@@ -12,6 +12,7 @@ np = pytest.importorskip("numpy")
 from yibu.errors import VerificationError  # noqa: E402
 from yibu.speech.models import ctc, richtext  # noqa: E402
 from yibu.speech.models.vocabulary import Kind, Vocabulary  # noqa: E402
+from yibu.speech.types import Recognized, Segment  # noqa: E402
 
 VOCABULARY = Vocabulary(
     ("<unk>", "<s>", "</s>", "▁he", "llo", "▁", "你好", "世", ".", "<|en|>", "<0xE4>", "<0xB8>", "<0xAD>"),
@@ -79,10 +80,12 @@ def test_words_and_characters_have_times() -> None:
 
 
 def test_tags_say_what_they_say() -> None:
-    tags = richtext.tags("<|yue|><|HAPPY|><|BGM|><|withitn|>你好<|Laughter|>")
-    assert tags == richtext.Tags("yue", "happy", ("bgm", "laughter"))
-    assert richtext.tags("no tags") == richtext.Tags()
-    assert richtext.tags("<|en|><|EMO_UNKNOWN|>").emotion == "unknown"
+    segment = Segment(1.0, np.zeros(16_000, np.float32))
+    raw = "<|yue|><|HAPPY|><|BGM|><|withitn|>你好<|Laughter|>"
+    found = richtext.recognized(segment, raw)
+    assert found == Recognized("你好", 1.0, 2.0, "yue", "happy", ("bgm", "laughter"), raw=raw)
+    assert richtext.recognized(segment, "no tags") == Recognized("no tags", 1.0, 2.0, raw="no tags")
+    assert richtext.recognized(segment, "<|en|><|EMO_UNKNOWN|>").emotion == "unknown"
 
 
 def test_the_text_is_funasrs() -> None:

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -83,7 +83,9 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
         lambda: _versions(context),
     )
     found.json(
-        "doctor.json", tr("what `yibu doctor` finds"), lambda: [f.row() for f in examine(context)]
+        "doctor.json",
+        tr("what `yibu doctor` finds"),
+        lambda: [asdict(one) for one in examine(context)],
     )
     found.json(
         "environment.json", tr("variables that matter to yibu"), lambda: _variables(context.env)

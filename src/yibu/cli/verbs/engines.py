@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -149,9 +150,8 @@ def doctor(as_json: JsonOption = False) -> int:
     from yibu.cli.doctor import examine
 
     findings = examine(Context.here())
-    rows = [finding.row() for finding in findings]
     if as_json:
-        output.data_json({"version": 1, "findings": rows})
+        output.data_json({"version": 1, "findings": list(map(asdict, findings))})
     else:
         width = max(output.cell_width(finding.subject) for finding in findings)
         for finding in findings:

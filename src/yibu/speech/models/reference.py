@@ -84,16 +84,7 @@ class ReferenceRecognizer:
         )
         # FunASR leaves a file without speech out of its answer.
         raw = str(results[0]["text"]) if results else ""
-        said = richtext.tags(raw)
-        return Recognized(
-            text=richtext.plain(raw),
-            start=segment.start,
-            end=segment.end,
-            language=said.language,
-            emotion=said.emotion,
-            events=said.events,
-            raw=raw,
-        )
+        return richtext.recognized(segment, raw)
 
 
 class WholeFile:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from yibu.speech.types import Recognized, Segment
 
 _LANGUAGES = ("zh", "en", "yue", "ja", "ko", "nospeech")
 _EMOTIONS = {
@@ -44,24 +45,20 @@ _TAG = re.compile(r"<\|([^|>]+)\|>")
 _MARK_SPACES = re.compile(" ?([" + "".join(_EMOTION_MARKS | _EVENT_MARKS) + "]) ?")
 
 
-@dataclass(frozen=True, slots=True)
-class Tags:
-    """What a segment's tags say, in lower case; None where the model did not say."""
-
-    language: str | None = None
-    emotion: str | None = None
-    events: tuple[str, ...] = ()
-
-
-def tags(raw: str) -> Tags:
-    """The language, emotion and audio events that ``raw`` carries."""
+def recognized(segment: Segment, raw: str) -> Recognized:
+    """The answer for a segment: its words, and the language, emotion and audio events that the tags in
+    ``raw`` name, in lower case."""
     names = _TAG.findall(raw)
     known = {*_EMOTIONS, "EMO_UNKNOWN"}
     events = {*_EVENTS, "Sing", "Speech_Noise", "Event_UNK", "GBG"}
-    return Tags(
+    return Recognized(
+        text=plain(raw),
+        start=segment.start,
+        end=segment.end,
         language=next((name for name in names if name in _LANGUAGES), None),
         emotion=next((name.removeprefix("EMO_").lower() for name in names if name in known), None),
         events=tuple(dict.fromkeys(name.lower() for name in names if name in events)),
+        raw=raw,
     )
 
 

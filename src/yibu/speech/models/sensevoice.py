@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -118,7 +119,6 @@ class SenseVoiceRecognizer:
     ) -> Recognized:
         tokens = [emission.token for emission in ctc.greedy(classes)]
         raw = self._vocabulary.decode(tokens)
-        said = richtext.tags(raw)
         words: tuple[Word, ...] = ()
         if options.words:
             words = ctc.words(
@@ -127,14 +127,4 @@ class SenseVoiceRecognizer:
                 origin=segment.start,
                 duration=segment.duration,
             )
-        return Recognized(
-            text=richtext.plain(raw),
-            start=segment.start,
-            end=segment.end,
-            language=said.language,
-            emotion=said.emotion,
-            events=said.events,
-            words=words,
-            raw=raw,
-            tokens=tuple(tokens),
-        )
+        return replace(richtext.recognized(segment, raw), words=words, tokens=tuple(tokens))
