@@ -66,6 +66,31 @@ class Account:
     secrets: tuple[Secret, ...] = ()
     """The newest last."""
 
+    def row(self) -> dict[str, Any]:
+        """As plain data for listings, without its secrets."""
+        now = time.time()
+        expired = self.expires is not None and self.expires <= now
+        limits = self.limits
+        return {
+            "name": self.name,
+            "prefixes": [s.prefix for s in self.secrets if s.expires is None or s.expires > now],
+            "state": "expired" if expired else "active",
+            "created": stamp(self.created),
+            "expires": None if self.expires is None else stamp(self.expires),
+            "models": None if self.models is None else list(self.models),
+            "rpm": limits.rpm,
+            "tpm": limits.tpm,
+            "concurrency": limits.concurrency,
+            "budget": None if self.budget is None else str(self.budget),
+            "priority": self.priority,
+            "admin": self.admin,
+        }
+
+
+def stamp(seconds: float) -> str:
+    """ISO 8601, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
 
 def check_name(name: str) -> str:
     """The name, if an account may have it.

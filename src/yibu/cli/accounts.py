@@ -11,9 +11,8 @@ from typing import Any, get_args
 
 from yibu.accounts import usage
 from yibu.accounts.database import translated
-from yibu.accounts.rows import stamp
 from yibu.accounts.store import FILE, AccountStore
-from yibu.accounts.types import parse_duration
+from yibu.accounts.types import parse_duration, stamp
 from yibu.cli import output
 from yibu.errors import NotRunningError, UsageError, YibuError
 from yibu.management.context import Context

@@ -79,7 +79,6 @@ def set_(
 ) -> None:
     """Change a key's settings; those that are left out stay. A running node takes them at once."""
     from yibu.accounts import types
-    from yibu.accounts.rows import row
     from yibu.cli.accounts import change
 
     limits = {"rpm": rpm, "tpm": tpm, "concurrency": concurrency}
@@ -98,17 +97,16 @@ def set_(
         store.change(types.changed(store.get(name), given))
         changed = store.get(name)
     if as_json:
-        output.data_json({"version": 1, **row(changed)})
+        output.data_json({"version": 1, **changed.row()})
     output.say("Changed the key {name}.", name=name)
 
 
 def ls(as_json: JsonOption = False) -> None:
     """List the keys, without their secrets."""
-    from yibu.accounts.rows import row
     from yibu.cli.accounts import read
 
     with read(Context.here()) as store:
-        rows = [row(account) for account in store.accounts()]
+        rows = [account.row() for account in store.accounts()]
     if not as_json:
         rows = [_cells(one) for one in rows]
     columns = ("NAME", "PREFIX", "MODELS", "LIMITS", "BUDGET", "EXPIRES", "STATE")
@@ -118,11 +116,10 @@ def ls(as_json: JsonOption = False) -> None:
 
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show one key's settings."""
-    from yibu.accounts.rows import row
     from yibu.cli.accounts import read
 
     with read(Context.here()) as store:
-        shown = row(store.get(name))
+        shown = store.get(name).row()
     if as_json:
         output.data_json({"version": 1, **shown})
         return
@@ -138,14 +135,13 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 
 def rm(name: NameArgument, as_json: JsonOption = False) -> None:
     """Remove a key; a running node refuses it at once. What it used stays in `yibu usage`."""
-    from yibu.accounts.rows import row
     from yibu.cli.accounts import change
 
     with change(Context.here()) as store:
         removed = store.remove(name)
         last = not store.accounts()
     if as_json:
-        output.data_json({"version": 1, **row(removed)})
+        output.data_json({"version": 1, **removed.row()})
     output.say("Removed the key {name}.", name=name)
     if last:
         output.say(
@@ -192,10 +188,8 @@ def usage(
 
 
 def _print_key(key: str, account: Any, text: str, as_json: bool) -> None:
-    from yibu.accounts.rows import row
-
     if as_json:
-        output.data_json({"version": 1, **row(account), "key": key})
+        output.data_json({"version": 1, **account.row(), "key": key})
         return
     output.data(key)
     output.flush()

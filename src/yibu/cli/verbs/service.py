@@ -1,4 +1,4 @@
-"""``yibu up``, ``down``, ``ps``, ``logs``, ``restart``, ``test``, ``demo``: what runs here."""
+"""``yibu up``, ``down``, ``ps``, ``logs``, ``restart``, ``test``, ``demo``, ``node``: what runs here."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ def register(app: typer.Typer) -> None:
         app.command()(verb)
     for name, verb in (("serve", up), ("stop", down), ("status", ps)):
         app.command(name, hidden=True, help=tr("The same as {name}.", name=verb.__name__))(verb)
+    node = typer.Typer(no_args_is_help=True, help=tr("The node's own process."))
+    node.command()(upgrade)
+    app.add_typer(node, name="node")
 
 
 def up(
@@ -275,3 +278,22 @@ def demo(
     from yibu.cli.demo import run_demo
 
     return run_demo(Context.here(), once=once, port=port)
+
+
+def upgrade(
+    as_json: JsonOption = False,
+) -> None:
+    """Run the node with the yibu that is installed now; models go on, no connection is refused."""
+    done = Context.here().client.call("upgrade", timeout=None)
+    if as_json:
+        output.data_json({"version": 1, **done})
+        return
+    before, now = done["before"], done["now"]
+    output.say(
+        "The node is yibu {version} (process {pid}), in the place of {version2} (process "
+        "{pid2}), which still ends what it had begun to answer. Its engines go on.",
+        version=now["version"],
+        pid=now["pid"],
+        version2=before["version"],
+        pid2=before["pid"],
+    )

@@ -24,8 +24,7 @@ def top(
     as_json: JsonOption = False,
 ) -> None:
     """Watch models, requests, tokens, memory and GPUs; q leaves."""
-    from yibu.cli.top.sample import Sampler, measure
-    from yibu.cli.top.screen import print_once, watch
+    from yibu.cli.top import Sampler, measure, print_once, watch
 
     context = Context.here()
     if as_json:

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from yibu.accounts import types
-from yibu.accounts.rows import row
 from yibu.accounts.store import AccountStore
 from yibu.config.types import Limits
 from yibu.errors import NotReadyError, UsageError
@@ -62,7 +61,7 @@ class Rotation(BaseModel):
 def add_keys(router: APIRouter, console: Console) -> None:
     @router.get("/console/api/keys", openapi_extra=allow("console"))
     async def keys() -> Response:
-        found = await _with_store(console, lambda store: [row(one) for one in store.accounts()])
+        found = await _with_store(console, lambda store: [one.row() for one in store.accounts()])
         return answer({"keys": found})
 
     @router.post("/console/api/keys", openapi_extra=allow("console"))
@@ -74,7 +73,7 @@ def add_keys(router: APIRouter, console: Console) -> None:
 
         def added(store: AccountStore) -> dict[str, Any]:
             key = store.add(account)
-            return {**row(store.get(account.name)), "key": key}
+            return {**store.get(account.name).row(), "key": key}
 
         return answer(await _with_store(console, added, change=True), 201)
 
@@ -87,7 +86,7 @@ def add_keys(router: APIRouter, console: Console) -> None:
             if not account.admin:
                 _refuse_last(store, name, request)
             store.change(account)
-            return row(store.get(name))
+            return store.get(name).row()
 
         return answer(await _with_store(console, changed, change=True))
 
@@ -103,7 +102,7 @@ def _add_ends(router: APIRouter, console: Console) -> None:
         def rotated(store: AccountStore) -> dict[str, Any]:
             _get(store, name)
             key = store.rotate(name, grace)
-            return {**row(store.get(name)), "key": key}
+            return {**store.get(name).row(), "key": key}
 
         return answer(await _with_store(console, rotated, change=True))
 

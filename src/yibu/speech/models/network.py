@@ -194,3 +194,12 @@ class NetworkBuilder:
     def array(self, name: str) -> Array:
         """A tensor of the checkpoint, in fp32."""
         return np.ascontiguousarray(self._weights[name], dtype=np.float32)
+
+
+def encoder_graph(builder: NetworkBuilder, shape: EncoderShape, name: str) -> ov.Model:
+    """Features [B, T, inputs] with positions added, and mask [B, T] (1 = frame, 0 = padding)
+    → hidden states [B, T, width]."""
+    frames = ops.parameter([-1, -1, shape.inputs], ov.Type.f32, name="frames")
+    mask = ops.parameter([-1, -1], ov.Type.f32, name="mask")
+    hidden = builder.encoder(frames, builder.padding(mask), shape)
+    return ov.Model([ops.result(hidden)], [frames, mask], name)

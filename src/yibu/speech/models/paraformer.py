@@ -23,6 +23,7 @@ from yibu.speech.models import cif
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input, in_groups
 from yibu.speech.models.hotwords import Tokens
+from yibu.speech.models.network import encoder_graph
 from yibu.speech.models.paraformer_graph import (
     DecoderShape,
     PredictorShape,
@@ -33,7 +34,6 @@ from yibu.speech.models.paraformer_graph import (
 from yibu.speech.models.paraformer_text import join, text_of, words_of
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.sensevoice import STACK_STEP, STACK_WIDTH
-from yibu.speech.models.sensevoice_graph import encoder_graph
 from yibu.speech.types import Features, Options, Recognized, Segment, Word
 
 BLANK, START, END = 0, 1, 2

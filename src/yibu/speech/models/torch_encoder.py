@@ -1,6 +1,6 @@
 """SenseVoice's network in PyTorch, for CUDA.
 
-The same network as ``sensevoice_graph.py`` builds, over the same checkpoint. Matrix products
+The same network as ``openvino_encoder.py`` builds, over the same checkpoint. Matrix products
 are in bf16 (or fp32), layer norms in fp32, the scores in fp32.
 """
 

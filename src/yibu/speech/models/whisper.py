@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from yibu.errors import EngineStartError, UnsupportedError, UsageError
 from yibu.messages import tr
 from yibu.speech.answers.formats import compression_ratio
-from yibu.speech.models.onsets import Onsets
-from yibu.speech.types import Options, Recognized, Segment, Word
+from yibu.speech.types import SAMPLE_RATE, Options, Recognized, Samples, Segment, Word
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,12 @@ _ZH_PROMPT = "以下是普通话的简体中文句子，"
 to simplified characters."""
 _ZH_ECHO = "以下是普通"
 """Of what is hardly Chinese the model writes that prompt, in either script, instead of the speech."""
+
+_HOP = SAMPLE_RATE // 100
+_LOUD, _OVER_NOISE = 0.05, 3.0
+"""A frame of 10 ms sounds with this share of a loud one's amplitude, and so much over the noise."""
+_SHORTEST = 0.05
+"""Seconds that are left of a word."""
 
 _PREPENDED, _APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
@@ -340,3 +346,24 @@ def _compute_type(precision: str, device: str, supported: set[str]) -> str:
             hint=tr("leave precision at auto"),
         )
     return compute_type
+
+
+class Onsets:
+    """Which hundredths of a second of some samples are not quiet."""
+
+    def __init__(self, samples: Samples) -> None:
+        whole = samples[: len(samples) // _HOP * _HOP].reshape(-1, _HOP)
+        level = np.sqrt(np.einsum("fn,fn->f", whole, whole) / _HOP)
+        quiet, loud = np.percentile(level, (10, 95)) if len(level) else (0.0, 0.0)
+        self._sounds: npt.NDArray[np.intp] = np.flatnonzero(
+            level > max(_LOUD * loud, min(_OVER_NOISE * quiet, loud / 2))
+        )
+
+    def after(self, start: float, end: float) -> float:
+        """When the first sound from ``start`` on begins, in seconds: no later than just before
+        ``end``, and ``start`` where nothing sounds."""
+        index = np.searchsorted(self._sounds, int(start * 100))
+        if index == len(self._sounds):
+            return start
+        found = float(self._sounds[index]) / 100
+        return max(start, min(found, end - _SHORTEST))

@@ -16,11 +16,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from yibu.cli import output
-from yibu.cli.top.sample import Sampler
+from yibu.cli.connect import access
 from yibu.cli.words import word
 from yibu.errors import UsageError, YibuError
 from yibu.gateway.monitoring.readings import Model, Snapshot, totals
+from yibu.gateway.monitoring.readings import Sampler as Readings
+from yibu.management.context import Context
 from yibu.messages import tr
+from yibu.node.machine import hardware
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -172,6 +175,40 @@ def watch(sampler: Sampler, interval: float) -> None:
                 state.view = state.view.pressed(
                     key, len(state.latest.models), max(console.size.height // 2, 1)
                 )
+
+
+class Sampler:
+    """``take`` reads everything. Blocking, for two seconds at most per engine that does not answer."""
+
+    def __init__(self, context: Context) -> None:
+        self._client = context.client
+        self._context = context
+        self._readings = Readings()
+
+    def take(self) -> Snapshot:
+        """Everything now; rates are zero at the first call.
+
+        Raises:
+            NotRunningError: no node runs.
+            YibuError: it does not answer.
+        """
+        status = self._client.call("ps")
+        gpus = hardware.gpus()
+        busy = hardware.gpus_busy() if gpus else {}
+        return self._readings.take(status, self._page(), gpus, busy)
+
+    def _page(self) -> str:
+        reach = access(self._context)
+        # A gateway that listens later (`adopt --replace`) has no page yet.
+        return reach.api.text("/metrics") if reach.url else ""
+
+
+def measure(context: Context, seconds: float) -> Snapshot:
+    """One snapshot, with what happened in so many seconds before it. Raises NotRunningError."""
+    sampler = Sampler(context)
+    sampler.take()
+    time.sleep(seconds)
+    return sampler.take()
 
 
 class _State:

@@ -1,1 +1,0 @@
-"""``yibu top``: what runs and how much it does, read again and again."""
