@@ -21,7 +21,8 @@ def test_every_limit_is_documented_with_its_default() -> None:
     documented: dict[str, float] = {}
     for names, defaults in re.findall(r"^\| (`[a-z_`, ]+`) \| ([\d, ]+) \|", PAGE, re.MULTILINE):
         documented |= zip(re.findall(r"\w+", names), map(float, defaults.split(", ")), strict=True)
-    assert documented == {action.dest: action.default for action in limits._group_actions}
+    flags = {action.option_strings[0]: float(action.default) for action in limits._group_actions}
+    assert documented == {flag[2:].replace("-", "_"): default for flag, default in flags.items()}
 
 
 def test_the_languages_are_the_models() -> None:

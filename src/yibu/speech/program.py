@@ -144,9 +144,9 @@ def _parser() -> argparse.ArgumentParser:
         "--max-upload-mib",
         dest="upload_bytes",
         type=lambda text: int(_positive(float)(text) * MIB),
-        default=standard.upload_bytes,
+        default=str(standard.upload_bytes // MIB),
         metavar="N",
-        help=f"{tr('of one upload')} ({standard.upload_bytes / MIB:g})",
+        help=f"{tr('of one upload')} (%(default)s)",
     )
     for flag, name, text in (
         ("--upload-timeout", "upload_idle_seconds", tr("seconds without a byte")),

@@ -7,8 +7,11 @@ import hashlib
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fastapi import Response
+if TYPE_CHECKING:
+    from fastapi import Response
+
 
 FOLDER = Path(__file__).parents[2] / "console"
 INDEX = "index.html"
@@ -120,6 +123,8 @@ def _asset(name: str, content: bytes) -> _Asset:
 
 
 def _answer(asset: _Asset | None, accepts: str, known: str | None, keep: str) -> Response | None:
+    from fastapi import Response  # heavy: the node is to listen before it is imported
+
     if asset is None:
         return None
     headers = {**_GUARDS, "cache-control": keep, "etag": asset.etag, "vary": "accept-encoding"}
