@@ -71,9 +71,11 @@ class Account:
         now = time.time()
         expired = self.expires is not None and self.expires <= now
         limits = self.limits
+        secrets = [s for s in self.secrets if s.expires is None or s.expires > now]
         return {
             "name": self.name,
-            "prefixes": [s.prefix for s in self.secrets if s.expires is None or s.expires > now],
+            "prefixes": [secret.prefix for secret in secrets],
+            "replaced": {s.prefix: stamp(s.expires) for s in secrets if s.expires is not None},
             "state": "expired" if expired else "active",
             "created": stamp(self.created),
             "expires": None if self.expires is None else stamp(self.expires),
