@@ -14,6 +14,9 @@ import pytest
 from yibu.cli.api import Api
 from yibu.cli.live import _Screen
 from yibu.cli.verbs.speech import _answers
+from yibu.errors import YibuError
+from yibu.messages import message
+from yibu.messages.language import CHINESE
 
 
 class Refusing(BaseHTTPRequestHandler):
@@ -29,6 +32,20 @@ class Refusing(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_WR)
         self.rfile.read(100_000)
         self.close_connection = True
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Quiet."""
+
+
+class Polyglot(BaseHTTPRequestHandler):
+    """Refuses in the language that it is asked for."""
+
+    def do_GET(self) -> None:
+        body = b'{"error": {"message": "%b"}}' % self.headers["accept-language"].encode()
+        self.send_response(404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -73,6 +90,15 @@ def test_a_refusal_before_the_upload_is_read_is_heard(tmp_path: Path) -> None:
     with served(Refusing) as url:
         [(_, answer)] = _answers(Api(url), [file], {"model": "m"}, jobs=1)
     assert "too large (HTTP 413)" in str(answer)
+
+
+def test_refusals_are_asked_for_in_the_terminals_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(Polyglot) as url:
+        with pytest.raises(YibuError, match=r"en \(HTTP 404\)"):
+            Api(url).get("/")
+        monkeypatch.setattr(message._CATALOGUES, "language", CHINESE)
+        with pytest.raises(YibuError, match="zh-CN（HTTP 404）"):
+            Api(url).get("/")
 
 
 def test_a_full_queue_is_waited_for(tmp_path: Path) -> None:

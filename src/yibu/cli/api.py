@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from yibu.errors import NotRunningError, OverloadedError, YibuError
-from yibu.messages import tr
+from yibu.messages import active, tr
 
 _ANSWER_TIMEOUT = 900.0
 """Seconds: a long answer of a slow model on a laptop is still an answer."""
@@ -33,6 +33,8 @@ class Api:
     url: str
     key: str | None = field(default=None, repr=False)
     timeout: float = _ANSWER_TIMEOUT
+    language: str = field(default_factory=active)
+    """In which the gateway is to answer what it refuses."""
 
     def get(self, path: str) -> Any:
         """GET JSON. Raises YibuError with the gateway's own message."""
@@ -109,11 +111,13 @@ class Api:
         connection = http.client.HTTPConnection(
             parts.hostname or "127.0.0.1", parts.port or 80, timeout=self.timeout
         )
-        authorization = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        asked = {"Accept-Language": self.language.replace("_", "-")}
+        if self.key:
+            asked["Authorization"] = f"Bearer {self.key}"
         try:
             # A gateway that refuses an upload closes before it has read it all, and has answered.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, path, body, {**headers, **authorization})
+                connection.request(method, path, body, {**headers, **asked})
             response = connection.getresponse()
             if response.status >= 400:
                 raise _refusal(

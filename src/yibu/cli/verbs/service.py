@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import typer
@@ -20,7 +21,7 @@ from yibu.cli.options import (
 from yibu.cli.words import word
 from yibu.errors import NotRunningError, NotUpError, UsageError
 from yibu.management.context import Context
-from yibu.messages import tr
+from yibu.messages import ENGLISH, tr
 
 ModelArgument = Annotated[str, argument("A model's name, as `yibu ps` shows it.")]
 ModelsArgument = Annotated[list[str] | None, argument("Models' names; all when none is given.")]
@@ -257,10 +258,11 @@ def test(
                 )
             )
     reach = access(here)
+    api = replace(reach.api, language=ENGLISH) if as_json else reach.api
     checks: list[Check] = []
     for model in models or running:
         able = reach.capabilities.get(model, ())
-        for check in run_checks(reach.api, running[model], able, max_tokens=max_tokens):
+        for check in run_checks(api, running[model], able, max_tokens=max_tokens):
             checks.append(check)
             if not as_json:
                 output.data(check.line())
