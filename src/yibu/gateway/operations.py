@@ -50,7 +50,7 @@ OPERATIONS = {
         Operation(
             "/v1/chat/completions",
             "chat",
-            "chat",
+            tr("chat"),
             "chat",
             ChatRequest,
             answer=answers.ChatCompletion,
@@ -59,7 +59,7 @@ OPERATIONS = {
         Operation(
             "/v1/completions",
             "completions",
-            "text completion",
+            tr("text completion"),
             "completions",
             CompletionRequest,
             answer=answers.TextCompletion,
@@ -68,7 +68,7 @@ OPERATIONS = {
         Operation(
             "/v1/embeddings",
             "embeddings",
-            "embedding",
+            tr("embedding"),
             "embeddings",
             EmbeddingRequest,
             answer=answers.EmbeddingList,
@@ -77,7 +77,7 @@ OPERATIONS = {
         Operation(
             "/v1/audio/transcriptions",
             "transcriptions",
-            "speech recognition",
+            tr("speech recognition"),
             "transcription",
             schema=None,
             answer=answers.Transcription,
@@ -86,7 +86,7 @@ OPERATIONS = {
         Operation(
             "/v1/audio/translations",
             "translations",
-            "speech translation",
+            tr("speech translation"),
             "transcription",
             schema=None,
             answer=answers.Transcription,
@@ -95,7 +95,7 @@ OPERATIONS = {
         Operation(
             "/recognize/",
             "transcriptions",
-            "speech recognition",
+            tr("speech recognition"),
             "transcription",
             schema=None,
             model_required=False,
@@ -106,16 +106,16 @@ OPERATIONS = {
         Operation(
             "/v1/rerank",
             "rerank",
-            "reranking",
+            tr("reranking"),
             schema=RerankRequest,
             answer=answers.Ranking,
             access="key",
         ),
-        Operation("/v1/score", "score", "scoring", answer=answers.ScoreList, access="key"),
+        Operation("/v1/score", "score", tr("scoring"), answer=answers.ScoreList, access="key"),
         Operation(
             "/v1/responses",
             "responses",
-            "responses",
+            tr("responses"),
             "responses",
             ResponsesRequest,
             dialect="responses",
@@ -125,7 +125,7 @@ OPERATIONS = {
         Operation(
             "/v1/messages",
             "messages",
-            "messages",
+            tr("messages"),
             "messages",
             MessagesRequest,
             dialect="anthropic",
@@ -135,7 +135,7 @@ OPERATIONS = {
         Operation(
             "/v1/messages/count_tokens",
             "messages",
-            "counting tokens",
+            tr("counting tokens"),
             schema=CountTokensRequest,
             dialect="anthropic",
             answer=answers.TokenCount,
@@ -144,7 +144,7 @@ OPERATIONS = {
         Operation(
             "/tokenize",
             "tokenize",
-            "tokenizing",
+            tr("tokenizing"),
             "tokenize",
             TokenizeRequest,
             answer=answers.TokenList,
@@ -153,7 +153,7 @@ OPERATIONS = {
         Operation(
             "/detokenize",
             "tokenize",
-            "tokenizing",
+            tr("tokenizing"),
             "detokenize",
             DetokenizeRequest,
             answer=answers.Detokenized,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from yibu.gateway.access import EXCHANGE
 from yibu.gateway.console.answers import answer
+from yibu.gateway.operations import OPERATIONS, Operation
 from yibu.management.catalogue import rows
-from yibu.messages import tr
+from yibu.messages import render, tr
 from yibu.planner.types import Machine
 
 
@@ -37,3 +39,8 @@ async def test_texts_are_in_the_readers_language(language: str, said: str) -> No
 def test_what_the_console_decides_by_is_a_code() -> None:
     machine = Machine("m", 8, 8, 1 << 40, 1 << 40, ())
     assert {type(entry["fits"]) for entry in rows(None, machine)} <= {str, type(None)}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=lambda operation: operation.path)
+def test_what_a_model_is_for_is_said_in_chinese(operation: Operation) -> None:
+    assert re.search("[\u4e00-\u9fff]", render(operation.noun, "zh_CN"))
