@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from .conftest import FakeBackend, Serve, chat
-from .engine_words import LLAMA_RESPONSE, MESSAGE_STREAM, VLLM_MESSAGE
+from .engine_words import LLAMA_RESPONSE, LLAMA_RESPONSE_STREAM, MESSAGE_STREAM, VLLM_MESSAGE
 from .oracle import Oracle
 from .test_odd_engines import PATH, choice, chunk, whole
 from .test_other_apis import ALL, named
@@ -255,7 +255,9 @@ MESSAGES: dict[str, tuple[list[dict[str, Any]], str | None]] = {
     "a call": ([START, CALL, CLOSE, {**REASON, "delta": {"stop_reason": "end_turn"}}, STOP], "tool_use"),
     **{f"no {name}": ([{**START, "message": without(START["message"], name)}, BLOCK, DELTA, CLOSE, REASON, STOP],
                       "max_tokens") for name in ("usage", "content", "role", "type", "id", "model")},
-    "no start": ([BLOCK, DELTA, CLOSE, REASON, STOP], None),
+    # What llama.cpp makes of a message whose first token is a part of a character.
+    "no start": ([BLOCK, DELTA, CLOSE, REASON, STOP], "max_tokens"),
+    "two starts": ([START, BLOCK, DELTA, START, CLOSE, REASON, STOP], "max_tokens"),
     "no block": ([START, DELTA, CLOSE, REASON, STOP], None),
     "no reason": ([START, BLOCK, DELTA, CLOSE, STOP], None),
     "only the end": ([STOP], None),
@@ -289,3 +291,31 @@ async def test_a_stream_of_a_message_can_be_put_together(
                 final = await stream.get_final_message()
     made = anthropic.types.Message.model_validate(final.model_dump(exclude_unset=True))
     assert (made.stop_reason, made.model, made.role) == (reason, "m", "assistant")
+    assert len(made.content) == 1
+
+
+async def test_the_end_of_a_message_counts_its_prompt_too(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    """As Anthropic's own does: LangChain reads the usage there alone."""
+    async with Upstream(named(*MESSAGE_STREAM)) as up, serve() as gateway:
+        backend.add("m", up, capabilities=EVERY)
+        body = {"model": "m", "stream": True, **BODIES["/v1/messages"]}
+        text = await gateway.stream("/v1/messages", body)
+    data = [
+        line[6:] for line in text.split("\n") if line.startswith('data: {"type":"message_delta"')
+    ]
+    counted = {"input_tokens": 1, "cache_read_input_tokens": 32, "output_tokens": 4}
+    assert [json.loads(line)["usage"] for line in data] == [counted]
+
+
+async def test_a_response_begins_once(serve: Serve, backend: FakeBackend) -> None:
+    """llama.cpp begins again behind each event that a part of a character held up."""
+    created, *rest = LLAMA_RESPONSE_STREAM
+    async with Upstream(named(created, *rest[:3], created, *rest[3:])) as up, serve() as gateway:
+        backend.add("m", up, capabilities=EVERY)
+        body = {"model": "m", "stream": True, "input": "x"}
+        text = await gateway.stream("/v1/responses", body)
+    events = [json.loads(line[6:]) for line in text.split("\n") if line.startswith("data: {")]
+    assert [one["type"] for one in events] == [one["type"] for one in LLAMA_RESPONSE_STREAM]
+    assert [one["sequence_number"] for one in events] == list(range(len(events)))

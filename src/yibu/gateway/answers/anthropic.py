@@ -78,7 +78,14 @@ class StreamedMessage:
         self._model = model
         self._blocks: list[Fields] = []
         self._begun = False
+        self._read: Fields = {}
+        """The tokens of the prompt, which clients look for at the end too."""
         self.fields: Fields = {"content": self._blocks, "stop_reason": None}
+
+    def lacks_start(self, type_: bytes) -> bool:
+        """Whether a block begins before the message: llama.cpp forgets that where the first token is
+        a part of a character."""
+        return not self._begun and type_ == b"content_block_start"
 
     def fill(self, type_: bytes, event: Fields) -> None:
         """Complete an event in place.
@@ -87,7 +94,10 @@ class StreamedMessage:
             ValueError: it belongs to what has not begun.
             EngineAnswerError: the engine gave the message up.
         """
-        self._begun = self._begun or type_ == b"message_start"
+        if type_ == b"message_start":
+            self._begun = True
+            usage = event["message"]["usage"]
+            self._read = {key: value for key, value in usage.items() if key != "output_tokens"}
         if not self._begun and type_.startswith((b"content_block", b"message")):
             raise ValueError(tr("a message that goes on before it began"))
         if type_ == b"content_block_start":
@@ -101,7 +111,9 @@ class StreamedMessage:
             calls = any(block.get("type") == "tool_use" for block in self._blocks)
             fill_stop(event["delta"], self._model, calls=calls)
             self.fields["stop_reason"] = event["delta"]["stop_reason"]
-            if not isinstance(event.get("usage"), dict):
-                event["usage"] = {"output_tokens": 0}
+            counted = event.get("usage")
+            event["usage"] = self._read | (
+                counted if isinstance(counted, dict) else {"output_tokens": 0}
+            )
         elif type_ == b"message_stop" and self.fields["stop_reason"] is None:
             raise ValueError(tr("a message that ends without a reason"))

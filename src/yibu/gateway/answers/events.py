@@ -35,6 +35,8 @@ _HOLDERS = {b"message_start": "message", **{
 }}  # fmt: skip
 """Events that hold a whole answer, with its model and its usage so far, and where."""
 
+_ONCE = frozenset({b"message_start", b"response.created", b"response.in_progress"})
+
 _LAST = {
     "responses": frozenset({b"response.completed", b"response.incomplete", b"response.failed"}),
     "messages": frozenset({b"message_stop"}),
@@ -69,6 +71,8 @@ class EventNormalizer:
         self._id = new_id(kind)
         self._created = int(time.time())
         self._usage: dict[str, Any] = {}
+        self._told: set[bytes] = set()
+        """Of the events that come once, those that have."""
         self._message = StreamedMessage(request.model)
         self.ended = False
         """The client has been told that the answer is whole."""
@@ -136,6 +140,15 @@ class EventNormalizer:
             ) from error
 
     def _relayed(self, type_: bytes, event: Fields, data: bytes) -> bytes:
+        if type_ in _ONCE and not self._conforming:
+            if type_ in self._told:  # llama.cpp begins again behind a part of a character
+                return b""
+            self._told.add(type_)
+        opening = b""
+        if self._message.lacks_start(type_) and not self._conforming:
+            start: Fields = {"type": "message_start", "message": {}}
+            opening = self._relayed(b"message_start", start, b"")
+            self._usage.clear()  # nobody has counted the prompt
         last = type_ in _LAST.get(self._kind, ())
         before = orjson.dumps(event)
         self._normalize(type_, event)
@@ -148,7 +161,7 @@ class EventNormalizer:
         if type_ in _HOLDERS:
             name = str(event.get("type", name.decode())).encode()
         after = orjson.dumps(event)
-        return make_event(data if after == before else after, name)
+        return opening + make_event(data if after == before else after, name)
 
     def _normalize(self, type_: bytes, event: Fields) -> None:
         """Complete an event in place."""
