@@ -38,6 +38,7 @@ RAISED: dict[str, set[str]] = {
             "string_pattern_mismatch"},
     "tagged-union": {"union_tag_invalid"},
     "no-info": set(),
+    "tuple": {"tuple_type", "missing", "too_long"},
     "tuple-variable": {"too_short"},
     "union": set(),
 }  # fmt: skip

@@ -34,6 +34,7 @@ EXPECTED: Mapping[str, str] = MappingProxyType(
         "less_than": tr("less than {lt}"),
         "less_than_equal": tr("at most {le}"),
         "list_type": _ARRAY,
+        "tuple_type": _ARRAY,
         "model_attributes_type": _OBJECT,
         "model_type": _OBJECT,
         "none_required": tr("null"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.scheduler.world import World
+from tests.node.scheduler.world import Engine, World
 from yibu.config import ModelConfig
 from yibu.config.types import Autoscale, Group
 from yibu.errors import (
@@ -18,6 +18,8 @@ from yibu.errors import (
     UnknownModelError,
 )
 from yibu.node.scheduler import Waiter
+from yibu.node.scheduler.types import Replica
+from yibu.planner.ledger import Reservation
 from yibu.planner.types import Placement
 
 
@@ -220,6 +222,39 @@ def test_one_model_of_a_group_is_loaded_at_a_time(world: World) -> None:
         ["ready"],
         ["ready"],
     )
+
+
+def adopt(world: World, config: ModelConfig, replicas: int = 1) -> list[Replica]:
+    """Engines that an earlier node left, which answer at once."""
+    world.now, world.sizes[config.name, 1], adopted = 1000.0, 10, []
+    for number in range(replicas):
+        name = f"{config.name}-{number}.1"
+        reservation = Reservation(name, (), 10)
+        adopted.append(Replica(name, (config.name, 1), number, reservation=reservation))
+        world.engines[name] = Engine(name, 10, used=10, ready=True)
+    world.scheduler.adopt(config, 1, adopted, world.now)
+    for replica in adopted:
+        world.scheduler.replica_changed(replica.id, "ready", world.now)
+    return adopted
+
+
+def test_replicas_for_a_load_are_adopted_with_it(world: World) -> None:
+    adopt(world, model("a", autoscale=Autoscale(1, 3)), 3)
+    world.ticks(10)
+    assert states(world, "a") == ["ready"] * 3
+    world.ticks(200)
+    assert states(world, "a") == ["ready"]
+
+
+def test_an_adopted_replica_yields_to_its_group_as_if_it_had_been_started(world: World) -> None:
+    """At once: it was up long before this node."""
+    group = Group("g")
+    (adopted,) = adopt(world, idle("a", group=group))
+    bring_up(world, idle("b", group=group), size=10)
+    world.ask("b", 1)
+    assert adopted.start_seconds == 0
+    world.ticks(10)
+    assert (states(world, "a"), states(world, "b")) == ([], ["ready"])
 
 
 def test_a_group_with_a_model_that_is_kept_says_so(world: World) -> None:

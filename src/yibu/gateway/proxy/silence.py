@@ -56,9 +56,10 @@ class KeepAlive:
             await self._until_done(waiting, self._patience())
             waiting.result()
         except BaseException:  # the client has left, for one
-            waiting.cancel()
-            if (await asyncio.gather(waiting, return_exceptions=True))[0] is None:
+            # Before anything is awaited: another cancellation would leave the replica's place taken.
+            if not waiting.cancel() and not waiting.cancelled() and waiting.exception() is None:
                 lease.release()
+            await asyncio.gather(waiting, return_exceptions=True)
             raise
 
     async def result(self, work: Coroutine[Any, Any, T]) -> T:

@@ -191,6 +191,9 @@ class Verbs:
         for replica in list(deployment.replicas.values()):
             if replica.state == "failed":
                 continue  # the scheduler has another one started
+            if replica.state == "sleeping":  # it has given its memory up; it is started when needed
+                replica.ask_stop()
+                continue
             replica.restart()
             while replica.restarting:
                 await self._runner.changed_again()

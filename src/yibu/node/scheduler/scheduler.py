@@ -108,8 +108,11 @@ class Scheduler:
         desired = self._generations.make(config, now, generation, start=start)
         for replica in found:
             replica.state = "starting" if replica.slept is None else "asleep"
-            replica.slept_at = now
+            replica.slept_at = replica.starting_since = now
+            replica.group = config.group
             desired.replicas[replica.number] = self._replicas[replica.id] = replica
+        if config.autoscale is not None:  # there was a load that needed them all
+            desired.scale = max(0, len(desired.living()) - config.fewest)
         self._models[config.name] = Model(desired)
         self._settle(now)
 
