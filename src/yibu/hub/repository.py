@@ -40,7 +40,7 @@ from yibu.hub.locks import exclusive
 from yibu.hub.partial import partial_bytes
 from yibu.hub.quantization import Choice, Chooser, Variant, usual
 from yibu.hub.records import Proof, Record, RecordedFile, now, slug, unchanged
-from yibu.hub.selection import WEIGHTS, RemoteFile, Selection, require_indexed, select
+from yibu.hub.selection import RemoteFile, Selection, require_indexed, select
 from yibu.hub.transfer import Transfer
 from yibu.hub.types import Source
 from yibu.messages import tr
@@ -48,6 +48,11 @@ from yibu.messages import tr
 logger = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished"
+_NO_WEIGHTS = (
+    ".json", ".jsonl", ".txt", ".md", ".py", ".jinja", ".yaml", ".yml", ".model", ".vocab", ".tiktoken",
+    ".gitattributes", ".gitignore", "license",
+)  # fmt: skip
+"""Endings of what configs and tokenizers are read from; weights have many more than can be listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +171,7 @@ def _cached_listing(hub: Hub, source: Source) -> Listing:
         raise offline_error(source, ())
     files = {file.path: file for file in listing.files}
     files |= _read_unfinished(_unfinished(hub, source, listing.commit))
-    if not any(path.lower().endswith((*WEIGHTS, ".gguf")) for path in files):
+    if all(path.lower().endswith(_NO_WEIGHTS) for path in files):
         raise offline_error(source, [tr("the weights")])
     return replace(listing, files=tuple(files.values()))
 

@@ -14,7 +14,7 @@ from yibu.hub.source import safe_member
 from yibu.hub.types import Source
 from yibu.messages import tr
 
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".msgpack", ".h5", ".ckpt")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".msgpack", ".h5", ".ckpt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def select(
         variant = quantization.by_tag(found, source.tag, str(source))
         variant.require_whole(str(source))
         return _of_variant(variant, by_path)
-    others = [path for path in sizes if path.lower().endswith(WEIGHTS)]
+    others = [path for path in sizes if path.lower().endswith(_WEIGHTS)]
     if found and not others:
         return _quantized(source, by_path, found, choose, chosen)
     _require_whole(source, by_path)
@@ -216,7 +216,7 @@ def _require_whole(source: Source, paths: Mapping[str, object]) -> None:
     sets = quantization.missing_parts(paths)
     broken = {key: missing for key, missing in sets.items() if missing}
     parts = {path for path in paths for key in sets if _is_part(path, *key)}
-    single = any(path.endswith(WEIGHTS) and path not in parts for path in paths)
+    single = any(path.endswith(_WEIGHTS) and path not in parts for path in paths)
     if broken and len(broken) == len(sets) and not single:
         raise _incomplete(source, next(iter(broken.values())))
 
