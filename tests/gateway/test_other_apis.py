@@ -23,6 +23,7 @@ from .engine_words import (
     VLLM_MESSAGE,
 )
 from .upstream import (
+    LLAMA_CHAT,
     STREAM_HEAD,
     Behaviour,
     Upstream,
@@ -342,3 +343,36 @@ async def test_fields_of_the_engines_own_pass_whatever_their_type(
             status, _ = await gateway.post("/v1/responses", {"model": "m", "input": "a", **options})
             assert status == 200
             assert options.items() <= up.received[0].json.items()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_one_tool_at_most_is_llama_cpps_to_hold(
+    serve: Serve, backend: FakeBackend, stream: bool
+) -> None:
+    """Its own ``/v1/messages`` does not pass it on: instructor's clients ask for it."""
+    import anthropic
+
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+    message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    said = {"index": 0, "finish_reason": "tool_calls", "message": message}
+    async with Upstream(answering({**LLAMA_CHAT, "choices": [said]})) as up, serve() as gateway:
+        backend.add("m", up, capabilities=ALL)
+        client = anthropic.AsyncAnthropic(base_url=gateway.url, api_key="x", max_retries=0)
+        asked: Any = {
+            "model": "m", "messages": SAY, "max_tokens": 5,
+            "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+            "tool_choice": {"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+        }  # fmt: skip
+        async with client:
+            if stream:
+                async with client.messages.stream(**asked) as events:
+                    answer = await events.get_final_message()
+            else:
+                answer = await client.messages.create(**asked)
+    assert (up.received[0].path, up.received[0].json["parallel_tool_calls"]) == (
+        "/v1/chat/completions", False
+    )  # fmt: skip
+    assert up.received[0].json["tool_choice"] == "required"
+    (block,) = answer.content
+    assert block.type == "tool_use"
+    assert (block.name, block.input, answer.stop_reason) == ("f", {"a": 1}, "tool_use")

@@ -14,13 +14,16 @@ _STOPS = {"length": "max_tokens", "tool_calls": "tool_use"}
 
 
 def chat_of(body: Body, schema: Any) -> Body:
-    """A chat request for a message request whose answer is to be JSON of ``schema``."""
+    """A chat request for a message request whose answer is to be JSON of ``schema``, if there is one."""
     chat: Body = {key: body[key] for key in _SAME if key in body}
     chat["messages"] = list(_messages(body))
-    chat["response_format"] = {
-        "type": "json_schema",
-        "json_schema": {"name": "output", "strict": True, "schema": schema},
-    }
+    if schema is not None:
+        chat["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "output", "strict": True, "schema": schema},
+        }
+    if budget := (body.get("thinking") or {}).get("budget_tokens"):
+        chat["thinking_budget_tokens"] = budget
     if "stop_sequences" in body:
         chat["stop"] = body["stop_sequences"]
     if tools := body.get("tools"):
@@ -35,8 +38,10 @@ def chat_of(body: Body, schema: Any) -> Body:
             }
             for tool in tools
         ]
-        required = (body.get("tool_choice") or {}).get("type") in ("any", "tool")
-        chat["tool_choice"] = "required" if required else "auto"
+        choice = body.get("tool_choice") or {}
+        chat["tool_choice"] = "required" if choice.get("type") in ("any", "tool") else "auto"
+        if choice.get("disable_parallel_tool_use"):
+            chat["parallel_tool_calls"] = False
     return chat
 
 

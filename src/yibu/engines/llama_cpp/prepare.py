@@ -86,17 +86,17 @@ def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:
         _keep_strictly(tool, "input_schema", f"tools[{index}]", asked)
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
-        if choice.get("disable_parallel_tool_use"):
-            raise refusal("tool_choice.disable_parallel_tool_use", tr("Leave it out"), asked)
         mode = choose_tools(body, asked)
         if mode == "none":  # which llama.cpp takes for "auto"
             del body["tool_choice"]
             body.pop("tools", None)
     wanted = as_object(body.get("output_config")).get("format")
-    if not isinstance(wanted, dict):
-        return None
-    schema = express(wanted.get("schema"), "output_config.format.schema", asked)
-    return partial(steps.message_in_format, body, schema)
+    if isinstance(wanted, dict):
+        schema = express(wanted.get("schema"), "output_config.format.schema", asked)
+        return partial(steps.message_by_chat, body, schema)
+    if as_object(choice).get("disable_parallel_tool_use") and body.get("tools"):
+        return partial(steps.message_by_chat, body, None)
+    return None
 
 
 def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:

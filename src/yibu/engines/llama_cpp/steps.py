@@ -204,8 +204,8 @@ def tokenize_chat(body: Body) -> Steps:
     return (yield Call("/tokenize", wanted))
 
 
-def message_in_format(body: Body, schema: Any) -> Steps:
-    """A message whose text is JSON of a schema, by ``/v1/chat/completions``: llama.cpp's own
-    ``/v1/messages`` knows no format."""
+def message_by_chat(body: Body, schema: Any) -> Steps:
+    """A message whose text is JSON of a schema (None: any), or that calls one tool at most, by
+    ``/v1/chat/completions``: llama.cpp's own ``/v1/messages`` knows neither."""
     chat = yield Call("/v1/chat/completions", chat_of(body, schema))
     return message_of(chat)
