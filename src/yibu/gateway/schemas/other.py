@@ -69,6 +69,7 @@ InputItem = Annotated[
 class ResponsesFunction(Strict):
     type: Literal["function"]
     name: NonEmpty
+    parameters: JsonObject | None = None
 
 
 class OtherTool(Strict):
@@ -109,9 +110,17 @@ class TextOptions(Strict):
     verbosity: Verbosity | None = None
 
 
-class ResponsesToolChoice(Strict):
+class NamedFunction(Strict):
+    type: str
+    name: NonEmpty
+
+
+class OtherToolChoice(Strict):
     type: str
     mode: Literal["auto", "required"] | None = None
+
+
+ResponsesToolChoice = Annotated[Any, OneOf("type", function=NamedFunction, other=OtherToolChoice)]
 
 
 class ResponsesRequest(Labelled):
@@ -149,6 +158,11 @@ class ToolUse(Strict):
     input: JsonObject
 
 
+class ImageBlock(Strict):
+    type: Literal["image"]
+    source: JsonObject
+
+
 class OtherBlock(Strict):
     """What Anthropic hosts, or a kind of an engine's own."""
 
@@ -162,7 +176,15 @@ class ToolResult(Strict):
 
 
 Block = Annotated[
-    Any, OneOf("type", text=TextBlock, tool_use=ToolUse, tool_result=ToolResult, other=OtherBlock)
+    Any,
+    OneOf(
+        "type",
+        text=TextBlock,
+        image=ImageBlock,
+        tool_use=ToolUse,
+        tool_result=ToolResult,
+        other=OtherBlock,
+    ),
 ]
 
 
@@ -182,6 +204,7 @@ MessagesTool = Annotated[Any, OneOf("type", "custom", custom=MessagesFunction, o
 
 class Thinking(Strict):
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    budget_tokens: Count | None = None
 
 
 class OutputFormat(Strict):
@@ -194,8 +217,20 @@ class OutputConfig(Strict):
     format: OutputFormat | None = None
 
 
-class MessagesToolChoice(Strict):
+class PlainToolChoice(Strict):
     type: Literal["auto", "any", "tool", "none"]
+    disable_parallel_tool_use: bool | None = None
+
+
+class OneToolChoice(PlainToolChoice):
+    name: NonEmpty
+
+
+MessagesToolChoice = Annotated[Any, OneOf("type", tool=OneToolChoice, other=PlainToolChoice)]
+
+
+class MessagesMetadata(Strict):
+    user_id: str | None = None
 
 
 class MessagesRequest(Strict):
@@ -214,6 +249,7 @@ class MessagesRequest(Strict):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
+    metadata: MessagesMetadata | None = None
     stream: bool | None = None
 
 
@@ -236,6 +272,7 @@ class RerankRequest(Strict):
     query: str | JsonObject
     documents: Annotated[list[str | JsonObject], Field(min_length=1)]
     top_n: Natural | None = None
+    return_documents: bool | None = None
 
 
 class TokenizeRequest(Strict):
