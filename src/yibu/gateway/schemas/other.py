@@ -111,7 +111,7 @@ class TextOptions(Strict):
 
 
 class NamedFunction(Strict):
-    type: str
+    type: Literal["function"]
     name: NonEmpty
 
 
@@ -272,7 +272,6 @@ class RerankRequest(Strict):
     query: str | JsonObject
     documents: Annotated[list[str | JsonObject], Field(min_length=1)]
     top_n: Natural | None = None
-    return_documents: bool | None = None
 
 
 class TokenizeRequest(Strict):
