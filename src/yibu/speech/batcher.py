@@ -258,13 +258,12 @@ class Batcher:
         seconds = self._batch_seconds(self.limits.live_batch_time)
         if len(self._finals):
             return self._finals.take(seconds)
-        if self.partials is not None and self.partials.urgent:
-            return self.partials.take(seconds)
-        files = self._files_next and len(self._queue)
-        room = self._spare < max(1, self._parallel - 1)  # a sentence that ends finds a worker
-        if self.partials is not None and self.partials.ready and room and not files:
-            self._files_next = True
-            return self.partials.take(seconds / 2)  # a sentence may end meanwhile, and wait
+        if self.partials is not None:
+            room = self._spare < max(1, self._parallel - 1)  # a sentence that ends finds a worker
+            turn = not (self._files_next and len(self._queue))
+            if jobs := self.partials.take(seconds, firsts=turn, further=turn and room):
+                self._files_next |= jobs[0].spare
+                return jobs
         self._files_next = False
         return self._queue.take(seconds if live else self._batch_seconds(self.limits.batch_time))
 
@@ -304,7 +303,8 @@ class Batcher:
             else (_SMOOTHING * newest + (1 - _SMOOTHING) * self._speed)
         )
         if self.partials is not None and spare:
-            asyncio.get_running_loop().call_later(self.partials.computed(elapsed), self.wake)
+            for pause in self.partials.computed(elapsed):
+                asyncio.get_running_loop().call_later(pause, self.wake)
         self._metrics.model_seconds.add(elapsed)
         self._metrics.batch_size.observe(len(batch))
         self._metrics.batch_seconds.observe(seconds)

@@ -167,7 +167,7 @@ def test_a_word_that_goes_on_in_the_next_chunk_is_said_whole(loaded: Loaded) -> 
     shown = []
     for n in (1, 2):
         job = streamed.job(0.6 * n, Options(), lambda: Segment(0.0, np.zeros(9_600, "f")), print)
-        assert not streamed.wanted(60.0, 60.0), "one at a time"
+        assert not streamed.wanted(60.0, 60.0, 1.0), "one at a time"
         assert job.recognize is not None
         shown.append(streamed.heard(job.recognize(job.segment())))
     assert shown == ["你", "hello"]

@@ -239,19 +239,35 @@ def names(jobs: Sequence[Job]) -> list[str]:
     return [job.options.prompt or "" for job in jobs]
 
 
-def test_what_is_about_to_end_goes_first_and_by_itself() -> None:
+def take(queue: PartialQueue, seconds: float = 100.0, **which: bool) -> list[str]:
+    return names(queue.take(seconds, **{"firsts": True, "further": True, **which}))
+
+
+def test_what_is_about_to_end_goes_by_itself_and_before_further_texts() -> None:
     queue = PartialQueue(lambda: 10.0)
     queue.offer(Waiting("soon", due=10.1))
-    queue.offer(Waiting("old", heard_at=1.0))
-    queue.offer(Waiting("new"))
-    assert not queue.urgent
+    queue.offer(Waiting("old", heard_at=1.0, shows=True))
+    queue.offer(Waiting("older", heard_at=0.5, shows=True))
     queue.offer(Waiting("later", due=9.0, heard_at=3.0))
     queue.offer(Waiting("next", due=8.0, heard_at=5.0))
-    assert queue.urgent
-    assert names(queue.take(100.0)) == ["next", "later"]
-    assert names(queue.take(1.5)) == ["new"]
-    assert names(queue.take(0.0)) == ["old"]
-    assert queue.take(100.0) == []
+    assert take(queue) == ["next", "later"]
+    assert take(queue, further=False) == []
+    assert take(queue, 2.5) == ["older"]
+    assert take(queue, 0.0) == ["old"]
+    assert take(queue) == []
+
+
+def test_a_first_text_waits_for_an_end_only_where_final_texts_are_late() -> None:
+    for late, order in (False, ["new", "ending"]), (True, ["ending", "new"]):
+        now = 10.0
+        queue = PartialQueue(lambda: now)  # noqa: B023 - used within the turn
+        for _ in range(3 * late):
+            queue.final_came(0.5)
+        queue.offer(Waiting("new"))
+        queue.offer(Waiting("ending", due=9.0))
+        assert [*take(queue, further=False), *take(queue, further=False)] == order
+        queue.offer(Waiting("new"))
+        assert take(queue, firsts=False) == []
 
 
 def test_a_first_text_goes_before_further_ones_and_a_short_one_before_a_long_one() -> None:
@@ -260,27 +276,30 @@ def test_a_first_text_goes_before_further_ones_and_a_short_one_before_a_long_one
     queue.offer(Waiting("long", heard_at=2.0, seconds=9.0))
     queue.offer(Waiting("short", heard_at=2.1))
     queue.offer(Waiting("new"))
-    assert names(queue.take(100.0)) == ["new", "short", "long", "shown"]
+    assert take(queue) == ["new", "short", "long", "shown"]
 
 
 def test_partial_texts_become_rarer_while_final_ones_are_late() -> None:
+    """Those of utterances that show something before first ones."""
     now = 100.0
     queue = PartialQueue(lambda: now)
-    queue.offer(Waiting("one"))
-    queue.computed(0.2)
-    assert queue.ready, "no final text was late"
+    queue.offer(Waiting("further", shows=True))
+    assert queue.computed(0.2) == (0.0, 0.0)
+    assert take(queue) == ["further"], "no final text was late"
     for _ in range(20):
         queue.final_came(0.5)
-    queue.computed(0.2)
-    assert not queue.ready
+    assert queue.computed(0.2) == pytest.approx((0.2 * 4, 0.2 * 19))
+    queue.offer(Waiting("first"))
+    queue.offer(Waiting("further", shows=True))
+    assert take(queue) == []
     queue.offer(Waiting("ending", due=100.1))
-    assert not queue.ready, "it may go on"
+    assert take(queue) == [], "it may go on"
     now += 0.1
-    assert queue.ready, "what ends waits for nothing"
-    assert names(queue.take(100.0)) == ["ending"]
-    now += 0.2 * 19 - 0.09
-    assert queue.ready
+    assert take(queue) == ["ending"], "what ends waits for nothing"
+    now += 0.71
+    assert take(queue) == ["first"]
+    now += 3.0
+    assert take(queue) == ["further"]
     for _ in range(40):
         queue.final_came(0.0)
-    queue.computed(0.2)
-    assert queue.ready
+    assert queue.computed(0.2) == (0.0, 0.0)

@@ -18,8 +18,11 @@ from yibu.speech.words import behind
 if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
     from yibu.speech.models.paraformer_online import OnlineParaformer
 
-_EAGER_NEWS, _LEAST_NEWS = 0.1, 0.2
-"""Seconds of speech that a text needs beyond the last one, until one is shown and after."""
+_FIRST_SECONDS = 0.55
+"""Of an utterance before it is recognized at all: pause before it included, no word is shorter."""
+_EAGER_NEWS, _PATIENT_NEWS, _LEAST_NEWS = 0.1, 0.3, 0.2
+"""Seconds of speech that a text needs beyond the last one: until one is shown where there is time for it and
+where there is none, and after."""
 _EAGER_SECONDS = 3.0
 """Of speech in which nothing could be shown; after them the first text is as urgent as others."""
 _WINDOW_SECONDS = 4.0
@@ -48,8 +51,9 @@ class Hypotheses(Protocol):
         """What recognizes the final text, where that is not the batcher's recognizer."""
         ...
 
-    def wanted(self, seconds: float, idle: float) -> bool:
-        """Whether to compute one of ``seconds`` of speech, ``idle`` seconds after the last."""
+    def wanted(self, seconds: float, idle: float, share: float) -> bool:
+        """Whether to compute one of ``seconds`` of speech, ``idle`` seconds after the last, where
+        partial texts have ``share`` of a worker's time."""
         ...
 
     def job(
@@ -97,9 +101,10 @@ class Reheard:
     def skipped(self) -> float:
         return self._frames / 100
 
-    def wanted(self, seconds: float, idle: float) -> bool:
+    def wanted(self, seconds: float, idle: float, share: float) -> bool:
         if not self.shown and seconds < _EAGER_SECONDS:
-            return seconds - self._seconds >= _EAGER_NEWS - 0.001
+            news = _PATIENT_NEWS - share * (_PATIENT_NEWS - _EAGER_NEWS)
+            return seconds >= _FIRST_SECONDS and seconds - self._seconds >= news - 0.001
         return seconds - self._seconds >= _LEAST_NEWS and idle >= self._interval
 
     def job(
@@ -174,7 +179,7 @@ class Streamed:
         self._lock = threading.Lock()
         """A final text may be computed while a partial one is."""
 
-    def wanted(self, seconds: float, idle: float) -> bool:  # noqa: ARG002 - chunks are the interval
+    def wanted(self, seconds: float, idle: float, share: float) -> bool:  # noqa: ARG002 - by chunks
         return not self._busy and (seconds - self.skipped) * SAMPLE_RATE >= self._session.stride
 
     def job(

@@ -10,13 +10,17 @@ from typing import Protocol
 from yibu.speech.batcher import Job
 
 NOT_DUE = math.inf
-_LATE = 0.1
+_LATE = 0.2
 """Seconds from the end of an utterance to its text, over which partial texts become rarer."""
-_MOST_USED = 0.7
+_MOST_USED = 0.8
 """Of all cores, beyond which partial texts become rarer too: what a final text needs is to be free."""
 _LOAD_SECONDS = 0.5
 """Over which that is measured."""
 _LEAST_SHARE = 0.05
+_FIRSTS = 4
+"""Times this share is that of utterances that show nothing yet: the others stand back before them."""
+_IN_TIME = 0.7
+"""The share from which on first texts go before utterances that are about to end."""
 _COST = 0.1
 """Seconds that a candidate stands back for each second of speech: cheap ones go first."""
 
@@ -25,7 +29,7 @@ class Candidate(Protocol):
     """A live session with an open utterance in which something is new."""
 
     heard_at: float
-    """When the utterance was last recognized; 0 where it never was."""
+    """When the utterance was last recognized; when it began, where it never was."""
     due: float
     """From when on its final text is to be computed, if the silence that has begun goes on; ``NOT_DUE``
     while somebody speaks, and once that is done."""
@@ -40,8 +44,8 @@ class Candidate(Protocol):
 
 
 class PartialQueue:
-    """Candidates by deadline: utterances that are about to end go first, since what is recognized
-    during the silence is their final text; then those that show nothing yet, then by the age of what
+    """Candidates in the order of need: those that show nothing yet, which are short; utterances that are about
+    to end, since what is recognized during the silence is their final text; then by the age of what
     they show, a long one as if it were younger. No audio is kept here: a job takes what there is when the model asks.
 
     Partial texts of speech that goes on get a share of a worker's time that shrinks while final texts are
@@ -57,41 +61,32 @@ class PartialQueue:
         self._waiting: set[Candidate] = set()
         self._clock, self._used = clock, used
         self._measured = clock(), used()
-        self._share = 1.0
-        self._paused_until = 0.0
+        self.share = 1.0
+        """Of a worker's time that partial texts get; what else can wait or be left out goes by it too."""
+        self._firsts_from = self._further_from = 0.0
+        """When partial texts may be computed again, of utterances that show nothing yet and of others."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @property
-    def ready(self) -> bool:
-        """Whether something can be taken now."""
-        paused = self._clock() < self._paused_until
-        return self.urgent or (not paused and any(each.news for each in self._waiting))
-
-    def computed(self, seconds: float) -> float:
-        """A batch of speech that goes on took so long: the seconds for which nothing is ready now."""
+    def computed(self, seconds: float) -> tuple[float, float]:
+        """A batch of speech that goes on took so long: the seconds for which nothing is ready now, and
+        after which all is."""
         now = self._clock()
         since, used = self._measured
         if now - since >= _LOAD_SECONDS:
             self._measured = now, self._used()
             self._adapt(well=self._measured[1] - used <= _MOST_USED * (now - since))
-        pause = seconds * (1 / self._share - 1)
-        self._paused_until = now + pause
-        return pause
+        pauses = _pause(seconds, min(1.0, _FIRSTS * self.share)), _pause(seconds, self.share)
+        self._firsts_from, self._further_from = now + pauses[0], now + pauses[1]
+        return pauses
 
     def final_came(self, delay: float) -> None:
         """A final text came ``delay`` seconds after the end of its utterance was noticed."""
         self._adapt(well=delay <= _LATE)
 
     def _adapt(self, *, well: bool) -> None:
-        self._share = min(1.0, self._share + 0.05) if well else max(_LEAST_SHARE, 0.7 * self._share)
-
-    @property
-    def urgent(self) -> bool:
-        """Whether an utterance is about to end."""
-        now = self._clock()
-        return any(each.due <= now for each in self._waiting)
+        self.share = min(1.0, self.share + 0.05) if well else max(_LEAST_SHARE, 0.7 * self.share)
 
     def offer(self, candidate: Candidate) -> None:
         self._waiting.add(candidate)
@@ -99,19 +94,34 @@ class PartialQueue:
     def withdraw(self, candidate: Candidate) -> None:
         self._waiting.discard(candidate)
 
-    def take(self, seconds: float) -> list[Job]:
+    def take(self, seconds: float, *, firsts: bool, further: bool) -> list[Job]:
+        """The most urgent ones, about so much audio: utterances that are about to end, the ``firsts`` of
+        those that go on and show nothing yet, and ``further`` texts of others."""
         now = self._clock()
         order = sorted(
             (each for each in self._waiting if each.due <= now), key=lambda each: each.due
         )
+        since = (
+            self._firsts_from if firsts else NOT_DUE,
+            self._further_from if further else NOT_DUE,
+        )
+        news = [each for each in self._waiting if each.news and each.due > now >= since[each.shows]]
+        news.sort(key=_rank)
+        if news and not (order and (news[0].shows or self.share < _IN_TIME)):
+            order, seconds = news, seconds / 2  # a sentence may end meanwhile, and wait
         taken: list[Job] = []
-        for candidate in order or sorted((each for each in self._waiting if each.news), key=_rank):
+        for candidate in order:
             seconds -= candidate.cost
             if taken and seconds < 0:
                 break
             self._waiting.discard(candidate)
             taken.append(candidate.recognize_again())
         return taken
+
+
+def _pause(seconds: float, share: float) -> float:
+    """After ``seconds`` of computing, where ``share`` of the time may be."""
+    return seconds * (1 / share - 1)
 
 
 def _rank(candidate: Candidate) -> tuple[bool, float]:

@@ -42,7 +42,7 @@ _STEP = SAMPLE_RATE // 10
 """Samples of speech that are listened to at once, where the VAD can find nothing in fewer."""
 _AT_ONCE = SAMPLE_RATE // 4
 """Samples that take less to listen to than to hand to another thread: some 0.3 ms."""
-_SPARE, _EARLIEST = 0.03, 0.25
+_SPARE, _EARLIEST = 0.03, 0.2
 """Seconds more than an utterance takes, and at most, that it is recognized before its end is certain: most
 pauses are short, and end before that."""
 _BLOCK = 8 * SAMPLE_RATE
@@ -239,7 +239,7 @@ class LiveSession:
     def _begin(self, start: float) -> Utterance:
         utterance = self._open = Utterance(start, self._hypotheses())
         self._finals.add(utterance)
-        self.heard_at = 0.0
+        self.heard_at = time.monotonic()
         return utterance
 
     def _hypotheses(self) -> Hypotheses:
@@ -308,10 +308,10 @@ class LiveSession:
             return
         self._open_seconds = self._listened - utterance.start
         hypotheses = utterance.hypotheses
-        now = time.monotonic()
+        now, share = time.monotonic(), self._tools.partials.share
         if self._streamed_finals:
             self._ending = None
-        self.news = hypotheses.wanted(self._open_seconds, now - self.heard_at)
+        self.news = hypotheses.wanted(self._open_seconds, now - self.heard_at, share)
         self.cost = self._open_seconds - hypotheses.skipped
         self.shows = bool(hypotheses.shown)
         self.due = NOT_DUE
