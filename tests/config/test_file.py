@@ -11,12 +11,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yibu.cli.verbs.config import EXAMPLE
+import yibu.cli
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.config.schema import FileSchema
 from yibu.config.values import check_size
 from yibu.errors import ConfigError
+
+EXAMPLE = (Path(yibu.cli.__file__).parent / "example.yaml").read_text(encoding="utf-8")
 
 
 def load(text: str, tmp_path: Path, env: dict[str, str] | None = None, **flags: object) -> Config:

@@ -183,7 +183,7 @@ async def test_what_is_read_can_be_sent_or_is_refused(
 async def test_no_operation_fails_on_nested_or_wrong_bodies(
     serve: Serve, backend: FakeBackend, path: str
 ) -> None:
-    async with Upstream(answering({})) as up:
+    async with Upstream(answering({"data": []})) as up:
         backend.add("m", up, capabilities=frozenset({OPERATIONS[path].capability}))
         async with serve() as gateway:
             fields = [
