@@ -73,7 +73,7 @@ def bad_answer(model: str, found: str, *, stream: bool = False) -> EngineGoneErr
     told = (
         tr("The engine of model {model!r} did not answer with events: {found}", model=model, found=found)
         if stream
-        else tr("The engine of model {model!r} did not answer with a JSON object: {found}",
+        else tr("The engine of model {model!r} did not answer as the API promises: {found}",
                 model=model, found=found)
     )  # fmt: skip
     return EngineGoneError(
