@@ -45,7 +45,7 @@ test: $(VENV)/dev                ## the whole test suite, real engines included;
 	test -z "$$failed" || { echo "FAILED:$$failed"; exit 1; }
 
 quick: $(VENV)/dev               ## what is run between two changes; speech's tests run in its environments
-	@$(call tests,$(QUICK) $(SLOWEST),-n 3 --dist worksteal)
+	@$(call tests,$(QUICK) $(SLOWEST),-n 5 --dist worksteal)
 
 nodes: $(VENV)/dev               ## processes: commands, pulls, supervisors and nodes with engines made for tests
 	@$(call tests,$(FAST) $(WHOLE) $(SLOWEST),-n 6 --dist worksteal)
