@@ -9,7 +9,7 @@ its beginning to the first partial text, the server's processor time and memory 
 final texts do not begin with what was shown of them. ``--other``
 is a server that runs already (FunASR's: ``benchmarks/baselines/funasr_live.py``), measured in turn in the same
 run; give its pid with ``--other-pid``. Weights may be random (scripts/make_fullsize_sensevoice.py): then partial texts,
-on which two results must agree, say little. Run it with the engine's Python: it needs websockets and psutil.
+on which two results must agree, say little; with --speaks they can be measured. Run it in the development environment.
 """
 
 from __future__ import annotations
