@@ -14,7 +14,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -30,6 +30,8 @@ from yibu.node.machine.processes import Identity, ProcessInfo
 
 _log = logging.getLogger(__name__)
 _POLL = 0.02
+_SLOWEST_POLL = 0.32
+"""Seconds between two looks at what still lives, which read every process of the machine: doubled each time."""
 _NO_DESCRIPTOR = 0.5
 """Seconds until a watch is tried again for which no file could be opened."""
 _CLOCK_MARGIN = 1.0
@@ -203,12 +205,14 @@ class EngineProcess:
             processes.send(identity, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
+                pauses = _pauses()
                 while await self._living():  # noqa: ASYNC110 - the kernel sends no event for it
-                    await asyncio.sleep(_POLL)
+                    await asyncio.sleep(next(pauses))
 
     async def _kill_all(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
+                pauses = _pauses()
                 # Again and again: a process may fork while its siblings are killed.
                 while living := await self._living():
                     for identity in living:
@@ -216,7 +220,7 @@ class EngineProcess:
                     for identity in self._dying:  # children of ours: their pids stay theirs
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(identity.pid, signal.SIGKILL)
-                    await asyncio.sleep(_POLL)
+                    await asyncio.sleep(next(pauses))
                 if not self.exited:
                     await self._exited.wait()
         except TimeoutError:
@@ -332,6 +336,13 @@ async def end_marked(
             left = EngineProcess.adopt(identity, marker)
             await left.stop(grace=grace, orphan_grace=grace, kill=kill)
     return len(found)
+
+
+def _pauses() -> Iterator[float]:
+    pause = _POLL
+    while True:
+        yield pause
+        pause = min(2 * pause, _SLOWEST_POLL)
 
 
 def _scan(prefix: str) -> tuple[dict[int, ProcessInfo], dict[Identity, str]]:
