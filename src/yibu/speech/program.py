@@ -82,7 +82,6 @@ def _settings(parsed: argparse.Namespace) -> Settings:
 
 def _parser() -> argparse.ArgumentParser:
     """Names of values are those of ``Settings`` and ``Limits``."""
-    standard = Limits()
     parser = argparse.ArgumentParser(
         prog="python -m yibu.speech",
         description=tr("A complete OpenAI-compatible audio server for one model."),
@@ -96,18 +95,13 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help=tr("directory: SenseVoice (FunASR, ONNX), Paraformer (FunASR), whisper (CTranslate2)"),
     )
-    parser.add_argument(
-        "--vad", type=Path, help=tr("directory of FSMN-VAD (faster-whisper's Silero)")
-    )
-    parser.add_argument(
-        "--punctuation", type=Path, help=tr("directory of CT-Transformer (Paraformer)")
-    )
-    parser.add_argument(
-        "--speakers", type=Path, help=tr("directory of CAM++, to tell speakers apart")
-    )
-    parser.add_argument(
-        "--online", type=Path, help=tr("directory of a streaming model: partial texts")
-    )
+    for flag, text in (
+        ("--vad", tr("directory of FSMN-VAD (faster-whisper's Silero)")),
+        ("--punctuation", tr("directory of CT-Transformer (Paraformer)")),
+        ("--speakers", tr("directory of CAM++, to tell speakers apart")),
+        ("--online", tr("directory of a streaming model: partial texts")),
+    ):
+        parser.add_argument(flag, type=Path, help=text)
     parser.add_argument(
         "--served-model-name",
         dest="served_name",
@@ -139,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
         default="info",
         help=tr("of the log, which is in English"),
     )
+    _add_limits(parser)
+    return parser
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    standard = Limits()
     limits = parser.add_argument_group(tr("limits"))
     limits.add_argument(
         "--max-upload-mib",
@@ -170,7 +170,6 @@ def _parser() -> argparse.ArgumentParser:
             metavar="N",
             help=f"{text} (%(default)g)",
         )
-    return parser
 
 
 def _positive(kind: type[int | float]):  # type: ignore[no-untyped-def]

@@ -27,7 +27,7 @@ from yibu.gateway.answers.conform import conform
 from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_call, says_failure
 from yibu.gateway.answers.ids import new_id, with_prefix
 from yibu.gateway.answers.normalize import fill_text_choice
-from yibu.gateway.answers.sse import DONE, EventReader, make_event, parse_event
+from yibu.gateway.answers.sse import DONE, EventReader, make_event, other_shape, parse_event
 from yibu.gateway.answers.surrogates import SurrogateJoiner
 from yibu.gateway.answers.template import ChunkTemplate
 from yibu.gateway.answers.toolcalls import ToolCallDeltas
@@ -155,10 +155,7 @@ class ChunkNormalizer:
             self.error = error
             return b""
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise UpstreamError(
-                "protocol",
-                tr("an event of the engine's stream has another shape ({error})", error=error),
-            ) from error
+            raise other_shape(error) from error
 
     def _parsed(self, data: bytes) -> bytes:
         try:

@@ -20,7 +20,7 @@ from yibu.gateway.answers.engine_errors import BROKEN_OFF, Translator, no_tool_c
 from yibu.gateway.answers.ids import new_id, with_prefix
 from yibu.gateway.answers.normalize import calls_tool
 from yibu.gateway.answers.responses import EventNumbers, fill_item, fill_response
-from yibu.gateway.answers.sse import EventReader, make_event, parse_event
+from yibu.gateway.answers.sse import EventReader, make_event, other_shape, parse_event
 from yibu.gateway.answers.surrogates import SurrogateJoiner
 from yibu.gateway.answers.usage import audio_seconds, tokens_of
 from yibu.gateway.envelope import EngineAnswerError
@@ -134,10 +134,7 @@ class EventNormalizer:
             self.error = error
             return b""
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise UpstreamError(
-                "protocol",
-                tr("an event of the engine's stream has another shape ({error})", error=error),
-            ) from error
+            raise other_shape(error) from error
 
     def _relayed(self, type_: bytes, event: Fields, data: bytes) -> bytes:
         if type_ in _ONCE and not self._conforming:

@@ -127,3 +127,10 @@ def make_event(data: bytes, name: bytes = b"") -> bytes:
     if b"\n" in data:
         data = data.replace(b"\n", b"\ndata: ")
     return opening + data + b"\n\n"
+
+
+def other_shape(error: Exception) -> UpstreamError:
+    """An event has a list where the API has an object, or text where it has a number."""
+    return UpstreamError(
+        "protocol", tr("an event of the engine's stream has another shape ({error})", error=error)
+    )

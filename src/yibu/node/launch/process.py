@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 
 import psutil
@@ -29,9 +30,8 @@ from yibu.node.machine import processes
 from yibu.node.machine.processes import Identity, ProcessInfo
 
 _log = logging.getLogger(__name__)
-_POLL = 0.02
-_SLOWEST_POLL = 0.32
-"""Seconds between two looks at what still lives, which read every process of the machine: doubled each time."""
+_PAUSES = (0.02, 0.04, 0.08, 0.16, 0.32)
+"""Seconds between looks at what still lives, each of which reads every process; the last one stays."""
 _NO_DESCRIPTOR = 0.5
 """Seconds until a watch is tried again for which no file could be opened."""
 _CLOCK_MARGIN = 1.0
@@ -339,10 +339,7 @@ async def end_marked(
 
 
 def _pauses() -> Iterator[float]:
-    pause = _POLL
-    while True:
-        yield pause
-        pause = min(2 * pause, _SLOWEST_POLL)
+    return chain(_PAUSES, repeat(_PAUSES[-1]))
 
 
 def _scan(prefix: str) -> tuple[dict[int, ProcessInfo], dict[Identity, str]]:
