@@ -6,6 +6,10 @@ SITE   := .venv-site
 ARGS   ?=
 SLOWEST := --durations=15 --durations-min=1
 
+# There are directories of these names, `docs` among them, which would else be taken for what is made.
+.PHONY: demo dev test quick nodes browser engines llama-server chaos \
+        soak gpu check audit fresh lock docs site messages clean
+
 # Images set it to stay small; each worker, and each process that the tests start, would then compile
 # all of yibu and of the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -121,6 +125,7 @@ site: export NO_MKDOCS_2_WARNING := 1
 site: $(SITE)/installed          ## the documentation site, into build/site; a broken link or anchor fails it
 	$(SITE)/bin/mkdocs build --quiet --strict
 	$(SITE)/bin/mkdocs build --quiet --strict --config-file mkdocs.zh.yml
+
 messages: $(VENV)/dev           ## bring the catalogues of texts up to date, and compile them
 	$(BIN)/python scripts/messages.py
 

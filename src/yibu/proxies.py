@@ -106,7 +106,7 @@ def _proxy_url(text: str, variable: str) -> str:
     scheme, _, rest = url.partition("://")
     # Desktops write socks://, and mean version 5.
     kind = {"socks": "socks5"}.get(scheme.lower(), scheme.lower())
-    hint = tr("Write it as {variable}=http://HOST:PORT or socks5://HOST:PORT.", variable=variable)
+    hint = tr("Write it as {variable}=http://HOST:PORT or socks5://HOST:PORT", variable=variable)
     if kind not in _KINDS:
         raise ConfigError(
             tr(

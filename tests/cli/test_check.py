@@ -26,7 +26,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 REFUSED = [
-    ("options: {contxt: 5}, source: a/b, engine: llama.cpp", "did you mean 'context'?"),
+    ("options: {contxt: 5}, source: a/b, engine: llama.cpp", "Did you mean 'context'?"),
     ("options: {context: many}, source: a/b, engine: llama.cpp", "option 'context'"),
     ("options: {port: 80}, source: 'a/b#c.gguf'", "found 'port'|gateway.port|--port"),
     ("flags: [--no-such-flag], source: a/b, engine: vllm", "has no flag --no-such-flag"),
@@ -42,7 +42,7 @@ REFUSED = [
     ("source: a/b, flags: [words]", "begin with 'words'"),
     ("source: a/b, options: {vad: nonsense}, engine: speech", "'nonsense' is not a source"),
     ("source: 'x#a.gguf', options: {contxt: 5}", "is not a source"),
-    ("source: 'a/x#a.gguf', options: {contxt: 5}", "did you mean 'context'?"),
+    ("source: 'a/x#a.gguf', options: {contxt: 5}", "Did you mean 'context'?"),
 ]
 
 

@@ -268,7 +268,7 @@ def test_hardware_is_sized_from_a_config_alone(capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert "a machine such as 1x80g holds it: `yibu plan --machine 1x80g`" in out
     assert run(["plan", "./Qwen3-32B", "--machine", "rtx370"]) == exits.USAGE
-    assert "did you mean rtx3070-8g, rtx3070" in capsys.readouterr().err
+    assert "Did you mean rtx3070-8g, rtx3070" in capsys.readouterr().err
     # Weights only as pickles are no config alone: the refusal says what they are.
     (directory / "pytorch_model.bin").touch()
     assert run(["plan", "./Qwen3-32B", "--machine", "1x80g"]) == exits.FAILED

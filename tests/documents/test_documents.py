@@ -137,3 +137,12 @@ def test_files_of_ours_that_a_page_names_exist(page: Path) -> None:
     theirs = {"funasr_wss_server.py"}
     named = {Path(found).name for found in re.findall(r"`([\w./-]*[a-z_]\.py)`", page.read_text())}
     assert not named - ours() - theirs
+
+
+def test_make_makes_what_has_a_directory_s_name() -> None:
+    """`make docs` did nothing, because there is a directory of this name."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = re.search(r"^\.PHONY:((?:.*\\\n)*.*)", text, re.MULTILINE)
+    targets = set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
+    assert phony is not None
+    assert targets == set(phony[1].replace("\\", " ").split())

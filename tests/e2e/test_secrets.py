@@ -127,10 +127,10 @@ def test_every_error_is_redacted_however_it_is_made_text(kind: type[errors.YibuE
         ("hf_ABCDEFGHIJKLMNOPQRST", "***"),
         (f"got yibu-{'Ab-_9' * 8}xyz.", "got ***."),
         # What is none:
-        ("Set HF_TOKEN to a valid token that may read it.", None),
+        ("Set HF_TOKEN to a valid token that may read it", None),
         ("token: expected a string, found 3", None),
         ("max_tokens: 4096 is over the limit of 2048", None),
-        ("Write hf:Qwen/Qwen3-0.6B.", None),
+        ("Write hf:Qwen/Qwen3-0.6B", None),
         ("send the header Authorization: Bearer KEY", None),
         ("https://huggingface.co/a/b?x=1", None),
     ],

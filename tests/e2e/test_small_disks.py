@@ -131,7 +131,7 @@ def test_an_engine_that_fills_the_disk_of_the_logs(on_disks: MakeHome, tmp_path:
     home.write([fake("well"), fake("fake", "--log-lines", "50000")])
     refused = home.yibu("up", "-d", code=1)
     assert "the disk with its log is full" in refused.stderr
-    assert "free some space" in refused.stderr
+    assert "Free some space" in refused.stderr
     shown_everywhere(home, "fake", "the disk with its log is full", "disk_full")
 
 

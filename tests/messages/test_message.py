@@ -181,7 +181,7 @@ def test_the_first_line_of_a_text_is_still_translated() -> None:
 
 
 def test_a_message_that_only_looks_like_a_secret_stays_one() -> None:
-    text = tr("In {parent} there is: {near}.", parent="/models", near="key.txt, model.gguf")
-    assert render(safe(text), "zh_CN") == "/models 中有：key.txt, model.gguf。"
-    hidden = safe(tr("In {parent} there is: {near}.", parent="/m", near="api_key=sk-very-secret1"))
+    text = tr("In {parent} there is: {near}", parent="/models", near="key.txt, model.gguf")
+    assert render(safe(text), "zh_CN") == "/models 中有：key.txt, model.gguf"
+    hidden = safe(tr("In {parent} there is: {near}", parent="/m", near="api_key=sk-very-secret1"))
     assert "very-secret" not in render(hidden, "zh_CN")

@@ -155,7 +155,7 @@ def _adopt(commands: Sequence[Command]) -> Adoption:
                 "nothing to adopt: no vLLM or llama.cpp server is started (found: {seen})",
                 seen=seen,
             ),
-            hint=tr("for any other server write `engine: command` with its command: `yibu init`"),
+            hint=tr("For any other server write `engine: command` with its command: `yibu init`"),
         )
     return adopt_servers(started)
 

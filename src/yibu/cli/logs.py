@@ -33,7 +33,7 @@ def wanted(since: str | None, level: Level | None, grep: str | None) -> Wanted:
     except re.error as error:
         raise UsageError(
             tr("--grep {grep!r} is no regular expression: {error}.", grep=grep, error=error),
-            hint=tr("a backslash before a sign takes it as it stands: \\["),
+            hint=tr("A backslash before a sign takes it as it stands: \\["),
         ) from error
     return Wanted(None if since is None else reading.since(since, time.time()), level, pattern)
 

@@ -89,12 +89,12 @@ def _not_one(name: str, *, several: bool, others: str) -> UsageError:
     if not others:
         return UsageError(
             tr("{text}, nor any other server.", text=text),
-            hint=tr("start it, or serve it with: yibu up"),
+            hint=tr("Start it, or serve it with: yibu up"),
         )
     return UsageError(
         tr("{text}; servers that run: {others}.", text=text, others=others),
         hint=tr(
-            "look at them with ps, and name the one that is meant: yibu adopt --pid PID --replace"
+            "Look at them with ps, and name the one that is meant: yibu adopt --pid PID --replace"
         ),
     )
 
@@ -149,7 +149,7 @@ def as_it_runs(
                     host=found.host,
                 ),
                 hint=tr(
-                    "give it a key that its clients then send ({variable}=…), or serve "
+                    "Give it a key that its clients then send ({variable}=…), or serve "
                     "this machine alone: --host 127.0.0.1",
                     variable=KEYS_VARIABLE,
                 ),
@@ -212,7 +212,7 @@ class Takeover:
         if self.context.client.running():
             raise UsageError(
                 tr("A node already runs here, with a gateway of its own."),
-                hint=tr("stop it first (yibu down), or give this one another home: YIBU_HOME=/dir"),
+                hint=tr("Stop it first (yibu down), or give this one another home: YIBU_HOME=/dir"),
             )
         keys = load_keys(gateway, self.context.env, gateway.api_key_file)
         accounts = holds_keys(self.context.paths.state / FILE)
@@ -224,7 +224,7 @@ class Takeover:
             if all(server.listens(port) is False for server in self.old):
                 raise UsageError(
                     tr("Port {port} is held by another process than {pids}.", port=port, pids=pids),
-                    hint=tr("find it with: ss -ltnp 'sport = :{port}'", port=port),
+                    hint=tr("Find it with: ss -ltnp 'sport = :{port}'", port=port),
                 ) from error
         else:
             output.say("! {pids} does not listen on port {port} yet.", pids=pids, port=port)
@@ -258,7 +258,7 @@ class Takeover:
                         held=held,
                     ),
                     hint=tr(
-                        "stop the old one before the new one starts, with a gap of as long "
+                        "Stop the old one before the new one starts, with a gap of as long "
                         "as that takes: --stop-first"
                     ),
                 )
@@ -354,7 +354,7 @@ class Takeover:
                         model=model.name,
                         refused=refused,
                     ),
-                    hint=tr("see why: yibu logs {model}", model=model.name),
+                    hint=tr("See why: yibu logs {model}", model=model.name),
                 )
 
     def _say(self) -> None:

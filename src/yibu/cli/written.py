@@ -39,7 +39,7 @@ def write_all(folder: Path, files: Mapping[str, tuple[str, int]], *, force: bool
                     "{there}: there already, with something else in it. Nothing was written.",
                     there=", ".join(there),
                 ),
-                hint=tr("Choose another folder with -o, or replace them with --force."),
+                hint=tr("Choose another folder with -o, or replace them with --force"),
             )
         for path, (text, mode) in changed.items():
             write_whole(path, text, mode)
@@ -50,7 +50,7 @@ def write_all(folder: Path, files: Mapping[str, tuple[str, int]], *, force: bool
                 filename=error.filename or folder,
                 strerror=error.strerror,
             ),
-            hint=tr("Choose another folder with -o."),
+            hint=tr("Choose another folder with -o"),
         ) from error
     return list(changed)
 

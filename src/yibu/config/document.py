@@ -97,7 +97,7 @@ def _wrong_encoding(data: bytes, error: UnicodeDecodeError, name: str) -> Config
                 name=name,
                 reason=error.reason,
             ),
-            hint=tr("Save it as UTF-8."),
+            hint=tr("Save it as UTF-8"),
         )
     try:
         sample = data.split(b"\n")[line - 1].decode("gb18030").strip()
@@ -109,7 +109,7 @@ def _wrong_encoding(data: bytes, error: UnicodeDecodeError, name: str) -> Config
                 where=where,
                 data=data[error.start],
             ),
-            hint=tr("Save it as UTF-8."),
+            hint=tr("Save it as UTF-8"),
         )
     return ConfigError(
         tr(

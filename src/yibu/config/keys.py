@@ -80,7 +80,7 @@ def read_key_file(path: Path) -> list[str]:
         raise ConfigError(
             tr("the key file {path} cannot be read: {error}", path=path, error=error),
             hint=tr(
-                "write one key a line into it, and chmod 600; or leave it out: yibu key add NAME"
+                "Write one key a line into it, and chmod 600; or leave it out: yibu key add NAME"
             ),
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -111,7 +111,7 @@ def check_exposure(host: str, keys: Iterable[str], *, accounts: bool = False) ->
             host=host,
         ),
         hint=tr(
-            "make one: yibu key add NAME; or set {variable}=… or gateway.api_keys in "
+            "Make one: yibu key add NAME; or set {variable}=… or gateway.api_keys in "
             "yibu.yaml; or use host 127.0.0.1",
             variable=KEYS_VARIABLE,
         ),

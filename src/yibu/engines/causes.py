@@ -100,7 +100,7 @@ def _search(cause: Cause, lines: Sequence[str]) -> Explanation | None:
             near = lines[max(0, index - _CONTEXT + 1) : index + 1]
             hint = filled(cause.hint, **groups)
             if cause.key == "missing_library" and (library := groups["library"]):
-                hint = tr("Install it, {how_to_install}.", how_to_install=how_to_install([library]))
+                hint = tr("Install it, {how_to_install}", how_to_install=how_to_install([library]))
             text = filled(cause.explanation, **groups)
             return Explanation(cause.key, text, hint, tuple(near))
     return None

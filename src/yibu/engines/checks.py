@@ -65,9 +65,9 @@ def _unknown(model: ModelConfig, name: str, server: ServerCommand) -> ConfigErro
             version=server.table.version,
             name=spelt(name),
         ),
-        hint=tr("did you mean {near}?", near=spelt(near))
+        hint=tr("Did you mean {near}?", near=spelt(near))
         if near
-        else tr("its flags are in its own documentation"),
+        else tr("Its flags are in its own documentation"),
     )
 
 
@@ -85,7 +85,7 @@ def check_count(who: str, flag: Flag, table: FlagTable, optional: Collection[str
         raise ConfigError(
             tr("{who} takes no value, found {values!r}", who=who, values=" ".join(values)),
             hint=tr(
-                "write {name} alone, or {negated} to turn it off", name=spelt(name), negated=negated
+                "Write {name} alone, or {negated} to turn it off", name=spelt(name), negated=negated
             ),
         )
     if kind not in ("switch", "") and not values and name not in optional:
@@ -98,7 +98,7 @@ def check_count(who: str, flag: Flag, table: FlagTable, optional: Collection[str
                 values_count=len(values),
                 values=" ".join(values),
             ),
-            hint=tr("quote a value that has spaces"),
+            hint=tr("Quote a value that has spaces"),
         )
 
 
@@ -117,7 +117,7 @@ def _check_values(model: ModelConfig, flag: Flag, server: ServerCommand) -> None
                     wanted=wanted,
                     value=value,
                 ),
-                hint=tr("correct it: {name} VALUE", name=spelt(name)),
+                hint=tr("Correct it: {name} VALUE", name=spelt(name)),
             )
         if choices and _plainly(value) not in known:
             near = nearest(value, choices, cutoff=_LIKENESS)
@@ -132,7 +132,7 @@ def _check_values(model: ModelConfig, flag: Flag, server: ServerCommand) -> None
                     version=table.version,
                     choices=", ".join(choices),
                 ),
-                hint=tr("did you mean {near}?", near=near) if near else tr("choose one of these"),
+                hint=tr("Did you mean {near}?", near=near) if near else tr("Choose one of these"),
             )
 
 

@@ -126,7 +126,7 @@ class FlagTable:
             if not is_flag(word):
                 raise ConfigError(
                     tr("the engine's flags begin with {word!r}, which is not a flag", word=word),
-                    hint=tr("flags look like --name VALUE"),
+                    hint=tr("Flags look like --name VALUE"),
                 )
             spelling, equals, value = word.partition("=")
             spelling, dot, key = spelling.partition(".") if "." in spelling else (spelling, "", "")
@@ -324,7 +324,7 @@ class Given:
                 values=self.values[name],
                 expected=expected,
             ),
-            hint=tr("correct it in yibu.yaml under `options:`, or after `--`"),
+            hint=tr("Correct it in yibu.yaml under `options:`, or after `--`"),
         )
 
 
@@ -358,7 +358,7 @@ def whole(value: Any) -> int:
 def lacks_value(who: str, word: str) -> ConfigError:
     """The error for a flag that stands without the value that it takes."""
     return ConfigError(
-        tr("{who} lacks its value", who=who), hint=tr("write {word} VALUE", word=word)
+        tr("{who} lacks its value", who=who), hint=tr("Write {word} VALUE", word=word)
     )
 
 

@@ -78,7 +78,7 @@ def read_options(
                     engine=engine,
                 ),
                 hint=tr(
-                    "did you mean {near!r}? To hand it to the engine as it stands, put it "
+                    "Did you mean {near!r}? To hand it to the engine as it stands, put it "
                     "after `--` on the command line",
                     near=near,
                 ),
@@ -93,7 +93,7 @@ def read_options(
                 what=joined("; ", _sentences(error, known)),
             ),
             hint=tr(
-                "options of {engine}: {model_fields}",
+                "Options of {engine}: {model_fields}",
                 engine=engine,
                 model_fields=", ".join(schema.model_fields),
             ),

@@ -45,7 +45,7 @@ def by_name(name: str) -> Engine:
             return engine
     raise ConfigError(
         tr("there is no engine named {name!r}", name=name),
-        hint=tr("engines: {engines}", engines=", ".join(engine.name for engine in engines())),
+        hint=tr("Engines: {engines}", engines=", ".join(engine.name for engine in engines())),
     )
 
 
@@ -108,7 +108,7 @@ def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:
             raise UnsupportedError(
                 tr("model {model!r}: {reason}", model=model.name, reason=verdict.reason),
                 hint=tr(
-                    "leave `engine: {engine}` out to let yibu choose, or change the source",
+                    "Leave `engine: {engine}` out to let yibu choose, or change the source",
                     engine=model.engine,
                 ),
             )
@@ -125,5 +125,5 @@ def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:
             model=model.name,
             reasons=joined("; ", reasons),
         ),
-        hint=tr("serve it with a command of your own: engine: command, options: {command: …}"),
+        hint=tr("Serve it with a command of your own: engine: command, options: {command: …}"),
     )

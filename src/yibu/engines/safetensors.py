@@ -97,7 +97,7 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
                     model=model.name,
                     name=self.name,
                 ),
-                hint=tr("take engine: vllm, or a GGUF of the model with engine: llama.cpp"),
+                hint=tr("Take engine: vllm, or a GGUF of the model with engine: llama.cpp"),
             )
         return found
 

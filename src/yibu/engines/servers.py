@@ -198,7 +198,7 @@ class ServerCommand:
         if (role := self.roles.get(flag.name)) is not None:  # lifted from what users write
             raise ConfigError(
                 tr("{who} is not the engine's here", who=who),
-                hint=tr("set {settings} in yibu.yaml", settings=SETTINGS[role]),
+                hint=tr("Set {settings} in yibu.yaml", settings=SETTINGS[role]),
             )
         if flag.name in self.refused:
             raise ConfigError(
@@ -212,7 +212,7 @@ class ServerCommand:
         if flag.name in self.ends:
             raise ConfigError(
                 tr("{who} would have {title} print something and end", who=who, title=self.title),
-                hint=tr("leave it out; {url} lists the flags", url=self.documentation),
+                hint=tr("Leave it out; {url} lists the flags", url=self.documentation),
             )
         if flag.name in self.secrets and flag.values:
             raise ConfigError(
@@ -262,7 +262,7 @@ class ServerCommand:
                         words=flag.words[0],
                         values=" ".join(flag.values),
                     ),
-                    hint=tr("quote a value that has spaces"),
+                    hint=tr("Quote a value that has spaces"),
                 )
             elif role == "key":
                 found[role] = (*found.get(role, ()), *flag.values)
@@ -332,7 +332,7 @@ def adapter(word: str) -> tuple[str, str]:
     if not (isinstance(name, str) and isinstance(path, str) and name and path):
         raise ConfigError(
             tr("--lora-modules has {word!r}; name=path was expected", word=word),
-            hint=tr("or write it into yibu.yaml: options: {lora: {NAME: PATH_OR_SOURCE}}"),
+            hint=tr("Or write it into yibu.yaml: options: {lora: {NAME: PATH_OR_SOURCE}}"),
         )
     return name, path
 

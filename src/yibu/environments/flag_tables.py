@@ -65,7 +65,7 @@ def _ask(python: Path, engine: str, what: str, env: Mapping[str, str]) -> str:
                 splitlines=said.strip().splitlines()[-1],
             ),
             hint=tr(
-                "go back to the pinned version: yibu engine install {split}",
+                "Go back to the pinned version: yibu engine install {split}",
                 split=what.split(maxsplit=1)[0],
             ),
         ) from error

@@ -135,7 +135,7 @@ class Installer:
                         spec=spec.name,
                     ),
                     hint=tr(
-                        "leave --offline out (unset YIBU_OFFLINE), or {otherwise}",
+                        "Leave --offline out (unset YIBU_OFFLINE), or {otherwise}",
                         otherwise=filled(WHEELS_HINT, environment=spec.name),
                     ),
                     reason=error.reason,
@@ -147,7 +147,7 @@ class Installer:
             raise UvFailedError(
                 tr("environment {spec}: {dead}", spec=spec.name, dead=dead),
                 hint=tr(
-                    "start the proxy, correct or unset the variable, or name hosts in "
+                    "Start the proxy, correct or unset the variable, or name hosts in "
                     "NO_PROXY that are reached without it"
                 ),
                 reason=error.reason,

@@ -101,7 +101,7 @@ def how_to_install(names: Iterable[str], release: Mapping[str, str] | None = Non
     names = list(names)
     if any(name in _DRIVER for name in names):
         return tr(
-            "install NVIDIA's driver (nvidia-smi shows it), or run the model on the CPU: gpus: []"
+            "Install NVIDIA's driver (nvidia-smi shows it), or run the model on the CPU: gpus: []"
         )
     at = _family(_release() if release is None else release)
     if at is not None:
@@ -114,8 +114,8 @@ def how_to_install(names: Iterable[str], release: Mapping[str, str] | None = Non
         ]
         if all(known):
             packages = " ".join(dict.fromkeys(known))
-            return tr("as root: {install} {known}", install=family.install, known=packages)
-    return tr("install the system's packages that have them; yibu doctor looks again")
+            return tr("As root: {install} {known}", install=family.install, known=packages)
+    return tr("Install the system's packages that have them; yibu doctor looks again")
 
 
 def _release() -> Mapping[str, str]:

@@ -198,7 +198,7 @@ class EnvironmentManager:
                     name=name,
                     specs=", ".join(self._specs),
                 ),
-                hint=tr("list them with: yibu engine ls"),
+                hint=tr("List them with: yibu engine ls"),
             ) from None
 
     def _target(self, spec: EnvironmentSpec, version: str | None) -> Path:
@@ -271,7 +271,7 @@ class EnvironmentManager:
                     filename=error.filename or self._directory,
                 ),
                 hint=tr(
-                    "check free space and permissions there, or move it with YIBU_HOME=/other/disk"
+                    "Check free space and permissions there, or move it with YIBU_HOME=/other/disk"
                 ),
                 cause="disk_full" if error.errno in _FULL else "environment",
             ) from error
@@ -291,7 +291,7 @@ class EnvironmentManager:
                     directory=self._directory,
                 ),
                 hint=tr(
-                    "free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk"
+                    "Free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk"
                 ),
                 cause="disk_full",
             )
@@ -313,7 +313,7 @@ class EnvironmentManager:
                     target=target,
                     error=error,
                 ),
-                hint=tr("check its owner and permissions, or remove it with: yibu engine rm NAME"),
+                hint=tr("Check its owner and permissions, or remove it with: yibu engine rm NAME"),
             ) from error
 
     # -- directories and locks ----------------------------------------------------------------
@@ -324,7 +324,7 @@ class EnvironmentManager:
         except OSError as error:
             raise EnvironmentSetupError(
                 tr("the directory for environments cannot be made: {error}", error=error),
-                hint=tr("check its permissions, or move it with YIBU_HOME=/other/place"),
+                hint=tr("Check its permissions, or move it with YIBU_HOME=/other/place"),
             ) from error
 
     def _temporary(self, name: str) -> Path:

@@ -102,7 +102,7 @@ def link_program(spec: EnvironmentSpec, environment: Path) -> None:
                 package=spec.package,
                 program=program.name,
             ),
-            hint=tr("go back to the pinned version: yibu engine install {spec}", spec=spec.name),
+            hint=tr("Go back to the pinned version: yibu engine install {spec}", spec=spec.name),
         )
     program.chmod(0o755)
     link = environment / "bin" / program.name

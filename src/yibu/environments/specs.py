@@ -152,7 +152,7 @@ def environment_for(engine: str, *, gpu: bool) -> str:
             engine=engine,
             environments=", ".join(environments_of(engine)),
         ),
-        hint=tr("name one of them; `yibu up MODEL` makes the right one by itself"),
+        hint=tr("Name one of them; `yibu up MODEL` makes the right one by itself"),
     )
 
 

@@ -82,7 +82,7 @@ def uv_binary() -> Path:
     except FileNotFoundError as error:
         raise EnvironmentSetupError(
             tr("the uv program is missing beside its Python package: {error}", error=error),
-            hint=tr("reinstall it: python -m pip install --force-reinstall uv"),
+            hint=tr("Reinstall it: python -m pip install --force-reinstall uv"),
         ) from error
 
 
@@ -129,7 +129,7 @@ def run_uv(
         raise UvCancelledError(
             tr("making the environment {environment} was cancelled", environment=environment),
             hint=tr(
-                "what was downloaded is kept; go on with: yibu engine install {environment}",
+                "What was downloaded is kept; go on with: yibu engine install {environment}",
                 environment=environment,
             ),
         )
@@ -163,7 +163,7 @@ def explain_failure(
             output=" | ".join(last) or tr("no output"),
         ),
         hint=tr(
-            "try it again with uv's own log: RUST_LOG=uv=debug yibu engine install {environment}",
+            "Try it again with uv's own log: RUST_LOG=uv=debug yibu engine install {environment}",
             environment=environment,
         ),
         reason="unknown",

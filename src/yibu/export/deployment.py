@@ -163,7 +163,7 @@ def _refuse_secrets(text: str, config: Config, variables: Sequence[str]) -> None
             path=config.path,
             lines=lines,
         ),
-        hint=tr("Write ${env.NAME} in their place, or gateway.api_key_file; then export again."),
+        hint=tr("Write ${env.NAME} in their place, or gateway.api_key_file; then export again"),
     )
 
 

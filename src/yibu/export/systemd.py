@@ -59,7 +59,7 @@ class Service:
                         "character, or is not UTF-8",
                         text=text,
                     ),
-                    hint=tr("Rename it, then try again."),
+                    hint=tr("Rename it, then try again"),
                 )
 
     @property

@@ -111,13 +111,13 @@ def _listen_error(host: str, port: int, error: OSError) -> ListenError:
         return PortTakenError(
             tr("port {port} on {host} is in use by another program", port=port, host=host),
             hint=tr(
-                "find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)", port=port
+                "Find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)", port=port
             ),
         )
     if error.errno == errno.EACCES:
         return ListenError(
             tr("port {port} on {host} is not allowed for this user", port=port, host=host),
-            hint=tr("use a port above 1023 (--port 8000)"),
+            hint=tr("Use a port above 1023 (--port 8000)"),
         )
     return ListenError(
         tr(

@@ -263,7 +263,7 @@ def check_same_origin(headers: Headers, *, strictly: bool = False) -> None:
             "The request comes from a web page of {shown}; the console is for its own page alone",
             shown=shown,
         ),
-        hint=tr("a proxy in front has to hand on the Host header as the browser sent it"),
+        hint=tr("A proxy in front has to hand on the Host header as the browser sent it"),
         code="origin_not_allowed",
     )
 

@@ -55,7 +55,7 @@ class CatalogueEntry:
         if gguf and self.gguf is None:
             raise SourceError(
                 tr("The catalogue knows no GGUF file of {name}.", name=self.name),
-                hint=tr("Name one yourself: modelscope:ORG/NAME-GGUF#FILE.gguf."),
+                hint=tr("Name one yourself: modelscope:ORG/NAME-GGUF#FILE.gguf"),
             )
         place = self.gguf if gguf and self.gguf else self
         if hub is None and self.package is not None and not gguf:
@@ -66,7 +66,7 @@ class CatalogueEntry:
                 return Source(scheme, repo, None, self.gguf.file if gguf and self.gguf else None)
         raise SourceError(
             tr("{name} is not known on {hub}.", name=self.name, hub=hub),
-            hint=tr("Take {source} instead.", source=self.source()),
+            hint=tr("Take {source} instead", source=self.source()),
         )
 
 

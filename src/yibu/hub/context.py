@@ -58,7 +58,7 @@ def check_pins_met(source: Source, pins: Pins, paths: set[str]) -> None:
                 missing=", ".join(missing),
                 paths=", ".join(sorted(paths)),
             ),
-            hint=tr("The hub's model is not the one that was pinned: name its revision."),
+            hint=tr("The hub's model is not the one that was pinned: name its revision"),
         )
 
 
@@ -83,7 +83,7 @@ def check_room(directory: Path, needed: int, what: str) -> None:
             ),
             hint=tr(
                 "Free some room (`yibu gc`, `yibu rm`), or move the cache: YIBU_HOME, "
-                "MODELSCOPE_CACHE, HF_HOME."
+                "MODELSCOPE_CACHE, HF_HOME"
             ),
         )
 
@@ -106,7 +106,7 @@ def os_errors(source: Source) -> Iterator[None]:
                     source=source,
                     filename=error.filename,
                 ),
-                hint=tr("Free some room (`yibu gc`, `yibu rm`), then run the same command again."),
+                hint=tr("Free some room (`yibu gc`, `yibu rm`), then run the same command again"),
             ) from error
         raise HubError(
             tr(
@@ -115,7 +115,7 @@ def os_errors(source: Source) -> Iterator[None]:
                 filename=error.filename or tr("the file system"),
                 strerror=error.strerror or error,
             ),
-            hint=tr("Check the directory's owner and permissions."),
+            hint=tr("Check the directory's owner and permissions"),
         ) from error
 
 
@@ -134,7 +134,7 @@ def offline_error(source: Source, missing: Sequence[str]) -> OfflineError:
         ),
         hint=tr(
             "Unset YIBU_OFFLINE and HF_HUB_OFFLINE (or leave --offline out) and run `yibu "
-            "pull '{source}'`.",
+            "pull '{source}'`",
             source=source,
         ),
     )

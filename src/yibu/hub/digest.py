@@ -73,7 +73,7 @@ def check(name: str, path: Path, expected: Expected, **reading: object) -> Diges
     if difference := differs(found, expected):
         raise VerificationError(
             tr("{file}: {reason}.", file=name, reason=difference),
-            hint=tr("Run the same command again; if it stays so, the hub's file is broken."),
+            hint=tr("Run the same command again; if it stays so, the hub's file is broken"),
         )
     return found
 

@@ -34,14 +34,14 @@ def check_format(name: str, path: Path, file_name: str) -> bool:
                 "{name} is a Git LFS pointer, which stands for the file, and not the file itself.",
                 name=name,
             ),
-            hint=tr("The mirror keeps repositories without their large files: use another one."),
+            hint=tr("The mirror keeps repositories without their large files: use another one"),
         )
     checker = _checker(file_name.rpartition("/")[2].lower())
     if checker is None:
         return False
     if not start:
         raise VerificationError(
-            tr("{name} is empty.", name=name), hint=tr("Run the same command again.")
+            tr("{name} is empty.", name=name), hint=tr("Run the same command again")
         )
     try:
         checker(path, start)
@@ -62,7 +62,7 @@ def _checker(file_name: str) -> Callable[[Path, bytes], None] | None:
     return _CHECKERS.get(Path(file_name).suffix)
 
 
-_AGAIN = tr("Run the same command again; if it stays so, the file is broken where it comes from.")
+_AGAIN = tr("Run the same command again; if it stays so, the file is broken where it comes from")
 
 
 def _gguf(path: Path, start: bytes) -> None:

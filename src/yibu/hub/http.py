@@ -195,7 +195,7 @@ def require_proxy(settings: HubSettings, url: str, what: str) -> None:
     if dead := settings.proxies.fault(url):
         raise HubUnreachableError(
             tr("{what} cannot be fetched: {reason}.", what=what, reason=dead),
-            hint=tr("Correct or unset that variable; NO_PROXY lists hosts to ask directly."),
+            hint=tr("Correct or unset that variable; NO_PROXY lists hosts to ask directly"),
         )
 
 
@@ -247,7 +247,7 @@ def unreachable(what: str, settings: HubSettings, error: TransientError) -> HubU
         ),
         hint=asks_less()
         if error.limited
-        else tr("Run the same command again to go on from here; `yibu doctor` checks the network."),
+        else tr("Run the same command again to go on from here; `yibu doctor` checks the network"),
     )
 
 
@@ -255,7 +255,7 @@ def asks_less() -> str:
     """What to do about a hub that limits how often it is asked (429)."""
     return tr(
         "The hub limits requests by address and account: run the same command again in some minutes, "
-        "with a token (HF_TOKEN, MODELSCOPE_API_TOKEN) or with YIBU_DOWNLOAD_CONNECTIONS=2."
+        "with a token (HF_TOKEN, MODELSCOPE_API_TOKEN) or with YIBU_DOWNLOAD_CONNECTIONS=2"
     )
 
 
@@ -291,13 +291,13 @@ def _raise_for_status(response: requests.Response, url: str, what: str) -> None:
             tr("{host} refuses {what} (HTTP {status}).", host=host, what=what, status=status),
             hint=tr(
                 "Accept the model's terms on its page, and set the hub's token "
-                "(MODELSCOPE_API_TOKEN or HF_TOKEN)."
+                "(MODELSCOPE_API_TOKEN or HF_TOKEN)"
             ),
         )
     if status in (404, 410):
         raise HubNotFoundError(
             tr("{host} has no {what} (HTTP {status}).", host=host, what=what, status=status),
-            hint=tr("Check the spelling and the revision."),
+            hint=tr("Check the spelling and the revision"),
         )
     raise HubError(
         tr(

@@ -256,24 +256,24 @@ def _translated(error: Exception, source: Source, endpoint: str) -> Exception:  
                 "{name} is gated: Hugging Face gives it only to those who accepted its terms.",
                 name=name,
             ),
-            hint=tr("Accept them at https://huggingface.co/{name}, and set HF_TOKEN.", name=name),
+            hint=tr("Accept them at https://huggingface.co/{name}, and set HF_TOKEN", name=name),
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return HubNotFoundError(
             tr(
                 "Hugging Face has no revision {revision!r} of {name}.", revision=revision, name=name
             ),
-            hint=tr("Leave the revision out for the default branch."),
+            hint=tr("Leave the revision out for the default branch"),
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return HubNotFoundError(
             tr("Hugging Face has no model {name}, or it is private.", name=name),
-            hint=tr("Check the spelling; for a private model set HF_TOKEN."),
+            hint=tr("Check the spelling; for a private model set HF_TOKEN"),
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
         return OfflineError(
             tr("{source} cannot be listed: HF_HUB_OFFLINE is set.", source=source),
-            hint=tr("Unset HF_HUB_OFFLINE."),
+            hint=tr("Unset HF_HUB_OFFLINE"),
         )
     if isinstance(error, errors.HFValidationError):
         return SourceError(
@@ -283,7 +283,7 @@ def _translated(error: Exception, source: Source, endpoint: str) -> Exception:  
         if status in (401, 403):
             return HubAuthError(
                 tr("Hugging Face refuses {name} (HTTP {status}).", name=name, status=status),
-                hint=tr("Set HF_TOKEN to a valid token that may read it."),
+                hint=tr("Set HF_TOKEN to a valid token that may read it"),
             )
         if status == 429 or (status or 0) >= 500:
             return http.TransientError(

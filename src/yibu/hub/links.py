@@ -53,7 +53,7 @@ def make_links(record: Record, directory: Path) -> None:
                     file_path=file.path,
                 ),
                 hint=tr(
-                    "Move {directory} away, or choose another --cache-dir.", directory=directory
+                    "Move {directory} away, or choose another --cache-dir", directory=directory
                 ),
             )
         target.parent.mkdir(parents=True, exist_ok=True)

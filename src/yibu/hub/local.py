@@ -26,9 +26,9 @@ def open_local(source: Source) -> LocalModel:
         near = sorted(item.name for item in parent.iterdir())[:8] if parent.is_dir() else []
         raise HubNotFoundError(
             tr("{path} does not exist; a model's directory or file was expected.", path=path),
-            hint=tr("In {parent} there is: {near}.", parent=parent, near=", ".join(near))
+            hint=tr("In {parent} there is: {near}", parent=parent, near=", ".join(near))
             if near
-            else tr("Check the path."),
+            else tr("Check the path"),
         )
     files = tuple(
         FileRecord(item.relative_to(path).as_posix() if path.is_dir() else path.name, size, "")

@@ -40,7 +40,7 @@ def exclusive(
         if cancel.wait(_POLL):
             raise PullCancelledError(
                 tr("The download was cancelled while another process fetched the same model."),
-                hint=tr("The other process goes on."),
+                hint=tr("The other process goes on"),
             )
     try:
         yield waited

@@ -155,7 +155,7 @@ def _expected(file: Any) -> Expected:
                 file_path=file.path,
                 file_size=file.size,
             ),
-            hint=tr("Try again later, or name another revision."),
+            hint=tr("Try again later, or name another revision"),
         )
     sha256 = file.sha256.lower() if file.sha256 else None
     # The listing says 0 for an empty file and for a size it does not know.
@@ -174,7 +174,7 @@ def _translated(error: Exception, source: Source, endpoint: str) -> HubError:
                 revision=source.revision or _BRANCH,
             ),
             hint=tr(
-                "Check the spelling on modelscope.cn; for a private model set MODELSCOPE_API_TOKEN."
+                "Check the spelling on modelscope.cn; for a private model set MODELSCOPE_API_TOKEN"
             ),
         )
     if isinstance(error, errors.AuthenticationError | errors.PermissionDeniedError):
@@ -184,7 +184,7 @@ def _translated(error: Exception, source: Source, endpoint: str) -> HubError:
                 source=source.name,
                 error_message=error.message,
             ),
-            hint=tr("Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken."),
+            hint=tr("Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken"),
         )
     if isinstance(error, errors.NetworkError):
         return HubUnreachableError(
@@ -193,7 +193,7 @@ def _translated(error: Exception, source: Source, endpoint: str) -> HubError:
                 source=source.name,
                 reason=http.shortest(error.__cause__ or error),
             ),
-            hint=tr("`yibu doctor` checks the network; MODELSCOPE_ENDPOINT names another hub."),
+            hint=tr("`yibu doctor` checks the network; MODELSCOPE_ENDPOINT names another hub"),
         )
     if isinstance(error, errors.ServerError | errors.RateLimitError):
         return HubUnreachableError(
@@ -204,7 +204,7 @@ def _translated(error: Exception, source: Source, endpoint: str) -> HubError:
             ),
             hint=http.asks_less()
             if error.status_code == 429
-            else tr("Run the command again later; `yibu doctor` checks the network."),
+            else tr("Run the command again later; `yibu doctor` checks the network"),
         )
     return HubError(
         tr(

@@ -63,7 +63,7 @@ def find_wheel(
             continue
         except HubAuthError as error:
             refused = HubAuthError(
-                error.message, hint=tr("Put the index' user and password into pip's index-url.")
+                error.message, hint=tr("Put the index' user and password into pip's index-url")
             )
             failure = failure or refused
             continue
@@ -90,7 +90,7 @@ def find_wheel(
             version=version,
             known=known,
         ),
-        hint=tr("Check the name and the version, or your pip index settings (`pip config list`)."),
+        hint=tr("Check the name and the version, or your pip index settings (`pip config list`)"),
     )
 
 

@@ -56,7 +56,7 @@ def of_network(status: int, host: str, what: str, start: bytes) -> HubUnreachabl
     if status == 407:
         return HubUnreachableError(
             tr("The proxy wants a user and a password for {what} (HTTP 407).", what=what),
-            hint=tr("Put USER:PASSWORD@ before the host in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY."),
+            hint=tr("Put USER:PASSWORD@ before the host in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"),
         )
     if status == 511 or (is_page(start) and status not in RETRIED_STATUSES):
         return WebPageError(_page_message(host, what, start, status), hint=_PAGE_HINT)
@@ -67,7 +67,7 @@ def no_hub(host: str) -> str:
     """The hint for an answer that makes no sense."""
     return tr(
         "Is {host} a hub, or a mirror of one? HF_ENDPOINT and MODELSCOPE_ENDPOINT name mirrors; "
-        "unset them to ask the hub itself.",
+        "unset them to ask the hub itself",
         host=host,
     )
 
@@ -75,7 +75,7 @@ def no_hub(host: str) -> str:
 _PAGE_HINT = tr(
     "Open any page in a browser on this machine and log in, or ask who runs the network; "
     "a mirror may be wrong too (HF_ENDPOINT, MODELSCOPE_ENDPOINT, pip's index-url). "
-    "Nothing of it was kept."
+    "Nothing of it was kept"
 )
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 

@@ -188,7 +188,7 @@ def disk_full_as_error(path: Path) -> Iterator[None]:
             ),
             hint=tr(
                 "Free some room (`yibu gc`, `yibu rm`), then run the same command again; it goes "
-                "on where it stopped."
+                "on where it stopped"
             ),
         ) from error
 

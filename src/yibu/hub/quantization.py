@@ -67,7 +67,7 @@ class Variant:
                 ),
                 hint=tr(
                     "Nothing was fetched. The upload is not complete: name another file, or "
-                    "ask its author."
+                    "ask its author"
                 ),
             )
 
@@ -187,7 +187,7 @@ def by_tag(found: Sequence[Variant], tag: str, source: str) -> Variant:
                     matching_count=len(matching),
                     names=names,
                 ),
-                hint=tr("Name one of them: ORG/NAME#FILE.gguf."),
+                hint=tr("Name one of them: ORG/NAME#FILE.gguf"),
             )
     if not found:
         raise HubNotFoundError(
@@ -196,11 +196,11 @@ def by_tag(found: Sequence[Variant], tag: str, source: str) -> Variant:
                 source=source,
                 tag=tag,
             ),
-            hint=tr("Leave it out, or find the model's GGUF repository (often NAME-GGUF)."),
+            hint=tr("Leave it out, or find the model's GGUF repository (often NAME-GGUF)"),
         )
     raise HubNotFoundError(
         tr("{source}: the repository has no quantization {tag!r}.", source=source, tag=tag),
-        hint=tr("It has {found}.", found=listed(found)),
+        hint=tr("It has {found}", found=listed(found)),
     )
 
 

@@ -92,7 +92,7 @@ def _checked(files: Sequence[RemoteFile], source: Source) -> dict[str, RemoteFil
                     source=source,
                     file_path=file.path,
                 ),
-                hint=tr("Do not use this repository."),
+                hint=tr("Do not use this repository"),
             )
         other = by_path.setdefault(file.path, file)
         if other.expected != file.expected:
@@ -103,7 +103,7 @@ def _checked(files: Sequence[RemoteFile], source: Source) -> dict[str, RemoteFil
                     source=source,
                     file_path=file.path,
                 ),
-                hint=tr("Try again later, or name another revision."),
+                hint=tr("Try again later, or name another revision"),
             )
     for path in by_path:
         above = path.rpartition("/")[0]
@@ -117,12 +117,12 @@ def _checked(files: Sequence[RemoteFile], source: Source) -> dict[str, RemoteFil
                         above=above,
                         path=path,
                     ),
-                    hint=tr("Do not use this repository."),
+                    hint=tr("Do not use this repository"),
                 )
             above = above.rpartition("/")[0]
     if not by_path:
         raise HubNotFoundError(
-            tr("{source} holds no files.", source=source), hint=tr("Check the spelling.")
+            tr("{source} holds no files.", source=source), hint=tr("Check the spelling")
         )
     return by_path
 
@@ -139,7 +139,7 @@ def _one_file(
                 file=file,
                 sizes_count=len(sizes),
             ),
-            hint=tr("The nearest: {near}.", near=", ".join(near or list(sizes)[:3])),
+            hint=tr("The nearest: {near}", near=", ".join(near or list(sizes)[:3])),
         )
     variant = next((variant for variant in found if file in variant.files), None)
     if variant is not None:
@@ -244,7 +244,7 @@ def _incomplete(source: Source, missing: Sequence[str], why: str = "") -> Verifi
         ),
         hint=tr(
             "Nothing was fetched. The upload is not complete: name another revision, or ask "
-            "its author."
+            "its author"
         ),
     )
 

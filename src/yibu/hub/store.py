@@ -179,6 +179,6 @@ def _pull_local(source: Source, cache_dir: Path | None) -> LocalModel:
                 source=source,
                 cache_dir=cache_dir,
             ),
-            hint=tr("Use the path itself."),
+            hint=tr("Use the path itself"),
         )
     return open_local(source)

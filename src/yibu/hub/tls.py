@@ -84,7 +84,7 @@ def context(bundle: str) -> ssl.SSLContext:
             ),
             hint=tr(
                 "Correct or unset the variable that names it: SSL_CERT_FILE, REQUESTS_CA_BUNDLE, "
-                "CURL_CA_BUNDLE, or pip's cert."
+                "CURL_CA_BUNDLE, or pip's cert"
             ),
         ) from error
 
@@ -114,7 +114,7 @@ def _advice(code: int, host: str) -> str:
         clock = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         return tr(
             "This machine's clock says {clock}: if that is wrong, set it (timedatectl set-ntp true); if "
-            "not, who runs {host} has to renew the certificate.",
+            "not, who runs {host} has to renew the certificate",
             clock=clock,
             host=host,
         )
@@ -136,7 +136,7 @@ def _mixed_up(host: str, message: str, scheme: str) -> HubUnreachableError:
         message,
         hint=tr(
             "Write {scheme}://{host}, in HF_ENDPOINT, MODELSCOPE_ENDPOINT, pip's index-url or the proxy's "
-            "variable.",
+            "variable",
             scheme=scheme,
             host=host,
         ),

@@ -38,7 +38,7 @@ def clean_token(text: str, origin: str) -> str | None:
                     character=ord(character),
                 ),
                 hint=tr(
-                    "Copy the token into {origin} again, without anything around it.", origin=origin
+                    "Copy the token into {origin} again, without anything around it", origin=origin
                 ),
             )
     return token or None
@@ -74,5 +74,5 @@ def token_of_file(path: Path) -> str | None:
                 start=error.start,
                 raw=raw[error.start],
             ),
-            hint=tr("Log in again (`hf auth login`), or remove the file."),
+            hint=tr("Log in again (`hf auth login`), or remove the file"),
         ) from error

@@ -105,7 +105,7 @@ class Transfer:
             if self._cancel.is_set():
                 raise PullCancelledError(
                     tr("The download was cancelled."),
-                    hint=tr("Run the same command again to go on where it stopped."),
+                    hint=tr("Run the same command again to go on where it stopped"),
                 )
 
     def _schedule(self, file: DownloadFile) -> None:
@@ -262,7 +262,7 @@ class Transfer:
                     ),
                     hint=tr(
                         "The hub's storage holds a broken or newer file: try again later, or "
-                        "name another revision."
+                        "name another revision"
                     ),
                 ),
             )
@@ -322,7 +322,7 @@ class Transfer:
                     next_byte=segment.next_byte,
                     download_size=file.download.size,
                 ),
-                hint=tr("The hub's file changes while it is read; try again later."),
+                hint=tr("The hub's file changes while it is read; try again later"),
             ),
         )
 

@@ -270,7 +270,7 @@ class Upkeep:
             tr("{source} is not in the store.", source=source),
             hint=tr("Did you mean '{near}'?", near=near[0])
             if near
-            else tr("`yibu ls` shows what is here."),
+            else tr("`yibu ls` shows what is here"),
         )
 
 

@@ -88,7 +88,7 @@ def ollama_name(text: str, name: str) -> SourceError:
         hint=tr(
             "Find its GGUF repository and name the quantization, such as "
             "modelscope:ORG/{bare}-GGUF:Q4_K_M, or see what yibu knows by name: yibu pull "
-            "--help.",
+            "--help",
             bare=bare,
         ),
     )
@@ -111,7 +111,7 @@ def _page(hub: str, parts: list[str], asked: dict[str, str], text: str) -> Addre
                 text=text,
                 parts=parts[0],
             ),
-            hint=tr("Give the address of the model's own page."),
+            hint=tr("Give the address of the model's own page"),
         )
     if parts[:1] == ["models"]:
         parts = parts[1:]
@@ -138,7 +138,7 @@ def _repo(hub: str, parts: list[str], text: str) -> str:
     if len(parts) < 2:
         raise SourceError(
             tr("{text!r} names no model: ORG/NAME was expected in it.", text=text),
-            hint=tr("For example {hub}:Qwen/Qwen3-0.6B.", hub=hub),
+            hint=tr("For example {hub}:Qwen/Qwen3-0.6B", hub=hub),
         )
     return "/".join(parts[:2]).removesuffix(".git")
 
@@ -153,11 +153,11 @@ def _revision(parts: list[str]) -> tuple[str | None, list[str]]:
 def _unknown_host(text: str, scheme: str, host: str, parts: list[str]) -> SourceError:
     hub = next((hub for known, hub in _HOSTS.items() if host.endswith(f".{known}")), None)
     if scheme not in _WEB:
-        hint = tr("Fetch it with that storage's own program, and give the path.")
+        hint = tr("Fetch it with that storage's own program, and give the path")
     elif host == "pypi.org" and len(parts) > 1:
-        hint = tr("Write {spelled}.", spelled=f"pypi:{parts[1]}==VERSION")
+        hint = tr("Write {spelled}", spelled=f"pypi:{parts[1]}==VERSION")
     elif hub is not None:
-        hint = tr("That is a link of its storage: give the model's page, {hub}:ORG/NAME.", hub=hub)
+        hint = tr("That is a link of its storage: give the model's page, {hub}:ORG/NAME", hub=hub)
     else:
         hint = _mirror(host, parts)
     return SourceError(

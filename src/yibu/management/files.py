@@ -123,7 +123,7 @@ class ConfigFile:
         if _digest(self._bytes()) != sha256:
             raise ChangedMeanwhileError(
                 tr("{path} was changed since it was read", path=self.path),
-                hint=tr("read it again, and make the change in what it says now"),
+                hint=tr("Read it again, and make the change in what it says now"),
             )
         target = self.path.resolve()  # a symbolic link stays one
         try:
@@ -134,7 +134,7 @@ class ConfigFile:
                     "{target} cannot be written: {strerror}", target=target, strerror=error.strerror
                 ),
                 hint=tr(
-                    "see whose it is: ls -l {target}; the disk: df -h {parent}",
+                    "See whose it is: ls -l {target}; the disk: df -h {parent}",
                     target=target,
                     parent=target.parent,
                 ),
@@ -152,7 +152,7 @@ class ConfigFile:
                     path=self.path,
                     strerror=error.strerror,
                 ),
-                hint=tr("see whose it is: ls -l {path}", path=self.path),
+                hint=tr("See whose it is: ls -l {path}", path=self.path),
             ) from error
 
     def _config(self, data: bytes) -> Config:

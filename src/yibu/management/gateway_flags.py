@@ -71,7 +71,7 @@ def _with_address(config: Config, setting: str, asked: Sequence[tuple[str, Any]]
         raise ConfigError(
             tr("one gateway serves all models, and their flags say: {said}", said=said),
             hint=tr(
-                "take --{setting} out of them, and write: gateway: {{{setting}: {first}}}",
+                "Take --{setting} out of them, and write: gateway: {{{setting}: {first}}}",
                 setting=setting,
                 first=first,
             ),
@@ -88,7 +88,7 @@ def _with_address(config: Config, setting: str, asked: Sequence[tuple[str, Any]]
                 first=first,
             ),
             hint=tr(
-                "take --{setting} out of them, or write: gateway: {{{setting}: {first}}}",
+                "Take --{setting} out of them, or write: gateway: {{{setting}: {first}}}",
                 setting=setting,
                 first=first,
             ),

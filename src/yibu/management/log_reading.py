@@ -146,7 +146,7 @@ class Found:
         if named and level is None:
             raise UsageError(
                 tr("{named!r} is no level", named=named),
-                hint=tr("one of {levels}", levels=", ".join(LEVELS)),
+                hint=tr("One of {levels}", levels=", ".join(LEVELS)),
             )
         text = wanted.get("since")
         begin = since(text, time.time()) if text else None

@@ -102,7 +102,7 @@ def node_lock(
                     node=node[0],
                 ),
                 hint=tr(
-                    "see what it serves: yibu ps; or use another home: YIBU_HOME=DIR yibu up …"
+                    "See what it serves: yibu ps; or use another home: YIBU_HOME=DIR yibu up …"
                 ),
             ) from None
         lock = HomeLock(descriptor)

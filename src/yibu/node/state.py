@@ -137,7 +137,7 @@ class StateFile:
                     name=type(error).__name__,
                     error=error,
                 ),
-                hint=tr("another version of yibu wrote it, or it is damaged"),
+                hint=tr("Another version of yibu wrote it, or it is damaged"),
             ) from error
 
     def hold(self) -> None:

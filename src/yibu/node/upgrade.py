@@ -140,7 +140,7 @@ class Upgrade:
                     "{names} is being started or changed: the node is not replaced meanwhile",
                     names=names,
                 ),
-                hint=tr("try again when `yibu ps` shows it ready or failed"),
+                hint=tr("Try again when `yibu ps` shows it ready or failed"),
             )
         return self.gateway.listeners, self.control
 

@@ -45,7 +45,7 @@ def read_facts(path: Path, projector: Path | None = None) -> ModelFacts:
                 filename=error.filename or path,
                 strerror=error.strerror or error,
             ),
-            hint=tr("check its permissions, and that the disk it is on is there"),
+            hint=tr("Check its permissions, and that the disk it is on is there"),
         ) from error
 
 
@@ -55,7 +55,7 @@ def _read(path: Path) -> ModelFacts:
     if not path.exists():
         raise UsageError(
             tr("no model at {path}: there is no such file or directory", path=path),
-            hint=tr("check the path, or pull the model first: `yibu pull SOURCE`"),
+            hint=tr("Check the path, or pull the model first: `yibu pull SOURCE`"),
         )
     if path.suffix == ".gguf" or magic(path) == gguf.MAGIC:
         return gguf_model.read_file(path)
@@ -64,7 +64,7 @@ def _read(path: Path) -> ModelFacts:
             "{path} is a single file that is no GGUF; a directory was expected for other formats",
             path=path.name,
         ),
-        hint=tr("give the directory instead: {parent}", parent=path.parent),
+        hint=tr("Give the directory instead: {parent}", parent=path.parent),
     )
 
 
@@ -137,5 +137,5 @@ def _read_directory(path: Path) -> ModelFacts:
             path=path,
             listing=listing,
         ),
-        hint=tr("check that the download is complete: `yibu verify`"),
+        hint=tr("Check that the download is complete: `yibu verify`"),
     )

@@ -23,7 +23,7 @@ def load_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise VerificationError(
             tr("{path} is not JSON: {error}", path=path, error=error),
-            hint=tr("the file is damaged: pull it again"),
+            hint=tr("The file is damaged: pull it again"),
         ) from error
     return _mapping(value, path)
 
@@ -37,7 +37,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise VerificationError(
             tr("{path} is not YAML: {error}", path=path, error=error),
-            hint=tr("the file is damaged: pull it again"),
+            hint=tr("The file is damaged: pull it again"),
         ) from error
     return _mapping(value, path)
 
@@ -50,7 +50,7 @@ def _mapping(value: Any, path: Path) -> dict[str, Any]:
                 path=path,
                 name=type(value).__name__,
             ),
-            hint=tr("the file is damaged: pull it again"),
+            hint=tr("The file is damaged: pull it again"),
         )
     return value
 
@@ -65,6 +65,6 @@ def _read_bounded(path: Path) -> bytes:
                 size=size,
                 limit=_MAX_CONFIG_BYTES,
             ),
-            hint=tr("the file is damaged: pull it again"),
+            hint=tr("The file is damaged: pull it again"),
         )
     return path.read_bytes()

@@ -37,7 +37,7 @@ def read_directory(path: Path) -> ModelFacts | None:
             candidates_count=len(models),
             listing=listing or tr("only a vision projector"),
         ),
-        hint=tr("name one of its files: append #FILE.gguf to the source, or give the file's path"),
+        hint=tr("Name one of its files: append #FILE.gguf to the source, or give the file's path"),
     )
 
 
@@ -57,7 +57,7 @@ def _read(folder: Path, model: Variant, files: tuple[str, ...]) -> ModelFacts:
                 parts_count=len(model.files),
                 parts=len(model.files) + len(model.missing),
             ),
-            hint=tr("pull it again: what is here is kept"),
+            hint=tr("Pull it again: what is here is kept"),
         )
     headers = [_map_gguf(folder / name) for name in model.files]
     return facts_from_header(
@@ -72,7 +72,7 @@ def _read(folder: Path, model: Variant, files: tuple[str, ...]) -> ModelFacts:
 def _map_gguf(path: Path) -> gguf.Header:
     size = path.stat().st_size
     if size == 0:
-        raise VerificationError(tr("{path} is empty", path=path.name), hint=tr("pull it again"))
+        raise VerificationError(tr("{path} is empty", path=path.name), hint=tr("Pull it again"))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         header = gguf.parse(data, path.name)
     check_size(header, path.name, size)
@@ -89,7 +89,7 @@ def check_size(header: gguf.Header, name: str, size: int) -> None:
                 size=size,
                 file_bytes=max(header.file_bytes, header.weight_bytes),
             ),
-            hint=tr("pull it again: an interrupted download resumes"),
+            hint=tr("Pull it again: an interrupted download resumes"),
         )
 
 
@@ -119,7 +119,7 @@ def facts_from_header(
                 layers=layers,
                 limit=MAX_LAYERS,
             ),
-            hint=tr("the file is damaged: pull it again, or run `yibu verify`"),
+            hint=tr("The file is damaged: pull it again, or run `yibu verify`"),
         )
     pooling = metadata.get(f"{architecture}.pooling_type")
     keeps = heads or most("ssm.inner_size") or most("wkv.head_size")

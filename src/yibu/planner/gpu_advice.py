@@ -72,10 +72,10 @@ def too_large(
             where=where,
         )
         least = size(need.total)
-        hint = tr(
+        smaller = tr(
             "a smaller `{option}:`; it needs {need_total} at least", option=option, need_total=least
         )
-        return Refusal(reason, (hint,))
+        return Refusal(reason, (smaller,))
     reason = tr(
         "with {context:,} tokens it needs {need} on {where}, and {need_total} is free there",
         context=context,

@@ -54,7 +54,7 @@ def architecture(config: Mapping[str, Any]) -> str:
             "config.json names no architecture (its fields `architectures` and `model_type` "
             "are missing), so no engine can be chosen for it"
         ),
-        hint=tr("check that the source is a model of transformers' layout"),
+        hint=tr("Check that the source is a model of transformers' layout"),
     )
 
 

@@ -126,9 +126,9 @@ def load_machine(spec: str) -> Machine:
                 spec=spec,
                 machines=", ".join(BUILT_IN),
             ),
-            hint=tr("did you mean {near}?", near=", ".join(near[:3]))
+            hint=tr("Did you mean {near}?", near=", ".join(near[:3]))
             if near
-            else tr("write a file such as:\n{example}", example=EXAMPLE),
+            else tr("Write a file such as:\n{example}", example=EXAMPLE),
         )
     try:
         content = yaml.safe_load(path.read_bytes())
@@ -188,12 +188,12 @@ def _refusal(fault: Any, where: str) -> ConfigError:
         near = difflib.get_close_matches(str(at[-1]), known, n=1)
         return ConfigError(
             tr("{where}: unknown key {key!r}", where=where, key=at[-1]),
-            hint=tr("did you mean {near}?", near=near[0])
+            hint=tr("Did you mean {near}?", near=near[0])
             if near
-            else tr("known: {names}", names=", ".join(known)),
+            else tr("Known: {names}", names=", ".join(known)),
         )
     place = ": ".join([where, ".".join(map(str, at))] if at else [where])
     return ConfigError(
         tr("{place}: {what}", place=place, what=complaint([fault], repr(fault["input"])[:60])),
-        hint=tr("for example:\n{example}", example=EXAMPLE),
+        hint=tr("For example:\n{example}", example=EXAMPLE),
     )

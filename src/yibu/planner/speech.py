@@ -53,7 +53,7 @@ def place_on_gpu(request: Request, machine: Machine) -> tuple[ModelPlan, Machine
     if chosen is None:
         have = ", ".join(str(gpu.index) for gpu in machine.gpus) or tr("none")
         reason = tr("it was asked onto a GPU that is not here: this machine has {have}", have=have)
-        hint = tr("correct `gpus:` or `device:`, or leave both out: it runs on the CPU then")
+        hint = tr("Correct `gpus:` or `device:`, or leave both out: it runs on the CPU then")
         return ModelPlan(request.name, "does_not_fit", None, (reason,), (hint,)), machine
     need = MemoryNeed(request.facts.weight_bytes, 0, _ON_GPU)
     taken = need.total * request.replicas
@@ -71,7 +71,7 @@ def place_on_gpu(request: Request, machine: Machine) -> tuple[ModelPlan, Machine
         chosen=chosen.name,
     )
     if taken > chosen.free:
-        hint = tr("leave `gpus:` and `device:` out: it runs on the CPU then")
+        hint = tr("Leave `gpus:` and `device:` out: it runs on the CPU then")
         return ModelPlan(request.name, "does_not_fit", None, (arithmetic,), (hint,)), machine
     placement = Placement(
         gpus=(chosen.index,),

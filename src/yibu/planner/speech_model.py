@@ -75,7 +75,7 @@ def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
                 use=_COMPANIONS.get(model, ""),
                 formats=", ".join(_FORMATS),
             ),
-            hint=tr("take iic/SenseVoiceSmall, or run your own server with `engine: command`"),
+            hint=tr("Take iic/SenseVoiceSmall, or run your own server with `engine: command`"),
         )
     if "model.pt" in names:
         weights = path / "model.pt"
@@ -88,7 +88,7 @@ def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
                     weights=weights,
                     st_size=weights.stat().st_size,
                 ),
-                hint=tr("pull it again: an interrupted download resumes"),
+                hint=tr("Pull it again: an interrupted download resumes"),
             )
         return _file_facts(_FORMATS[model], model, [weights], path, config)
     return _file_facts(
@@ -124,7 +124,7 @@ def _file_facts(
     size = sum(file.stat().st_size for file in files)
     if size == 0:
         raise VerificationError(
-            tr("{files} is empty", files=files[0]), hint=tr("pull the model again")
+            tr("{files} is empty", files=files[0]), hint=tr("Pull the model again")
         )
     return ModelFacts(
         format=model_format,

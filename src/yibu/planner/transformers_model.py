@@ -52,7 +52,7 @@ def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | N
         if not isinstance(weight_map, Mapping):
             raise VerificationError(
                 tr("{path} has no weight_map", path=path / "model.safetensors.index.json"),
-                hint=tr("the file is damaged: pull it again"),
+                hint=tr("The file is damaged: pull it again"),
             )
         files = sorted({str(name) for name in weight_map.values()})
         if missing := [name for name in files if name not in names]:
@@ -65,7 +65,7 @@ def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | N
                     files_count=len(files),
                     missing=missing[0],
                 ),
-                hint=tr("pull it again: what is here is kept"),
+                hint=tr("Pull it again: what is here is kept"),
             )
         return files
     if "model.safetensors" in names:
@@ -89,7 +89,7 @@ def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | N
             path=path,
             found=found,
         ),
-        hint=tr("take a revision or a conversion of the model with safetensors"),
+        hint=tr("Take a revision or a conversion of the model with safetensors"),
     )
 
 

@@ -53,7 +53,7 @@ def by_plan(resolver: Resolver, machine: Callable[[], Machine]) -> HeaderChooser
             ),
             hint=tr(
                 "It has {found}; name one to take it all the same, such as "
-                "{headers_source}:{tag}, and --force to start it.",
+                "{headers_source}:{tag}, and --force to start it",
                 found=listed(found),
                 headers_source=headers.source,
                 tag=min(found, key=lambda variant: variant.size).tag,

@@ -71,17 +71,19 @@ class Resolved:
         if verdict.verdict == "cannot_tell":
             return DoesNotFitError(
                 tr("{name}: {text}", name=name, text=reasons),
-                hint=joined("; ", verdict.suggestions),
+                hint=_advice(verdict.suggestions),
             )
         text = tr("{name} does not fit on this machine: {reasons}", name=name, reasons=reasons)
         if kept := explain_missing(self.reserved):
             text = tr("{text}; planned, not used yet: {kept}", text=text, kept=kept)
         return DoesNotFitError(
             text,
-            hint=joined(
-                "; ", (*verdict.suggestions, tr("or start it all the same: yibu up --force"))
-            ),
+            hint=_advice((*verdict.suggestions, tr("Or start it all the same: yibu up --force"))),
         )
+
+
+def _advice(suggestions: Sequence[str]) -> str:
+    return tr("Try: {suggestions}", suggestions=joined("; ", suggestions)) if suggestions else ""
 
 
 class Resolver:

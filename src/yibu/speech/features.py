@@ -129,7 +129,7 @@ class Normalizer:
         except (OSError, ValueError) as error:
             raise VerificationError(
                 tr("{path}: not a readable am.mvn: {error}", path=path, error=error),
-                hint=tr("download the model again; the file is small and belongs to the model"),
+                hint=tr("Download the model again; the file is small and belongs to the model"),
             ) from error
         if any(len(row) != size for row in rows.values()):
             found = joined(
@@ -141,6 +141,6 @@ class Normalizer:
             )
             raise VerificationError(
                 tr("{path}: {found}; {size} expected", path=path, found=found, size=size),
-                hint=tr("this am.mvn belongs to another model: take the one next to model.pt"),
+                hint=tr("This am.mvn belongs to another model: take the one next to model.pt"),
             )
         return cls(rows["<AddShift>"], rows["<Rescale>"])

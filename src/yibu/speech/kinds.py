@@ -36,13 +36,15 @@ def check_values(settings: Settings) -> None:
     if precision not in PRECISIONS:
         raise UsageError(
             tr("precision {precision!r} is not known", precision=precision),
-            hint=tr("one of {known}", known=", ".join(PRECISIONS)),
+            hint=tr("One of {known}", known=", ".join(PRECISIONS)),
         )
     if path not in ("fast", "reference"):
-        raise UsageError(tr("path {path!r} is not known", path=path), hint=tr("fast or reference"))
+        raise UsageError(
+            tr("path {path!r} is not known", path=path), hint=tr("Use fast or reference")
+        )
     if device != "cpu" and not device.startswith("cuda"):
         raise UsageError(
-            tr("device {device!r} is not known", device=device), hint=tr("cpu, cuda or cuda:0")
+            tr("device {device!r} is not known", device=device), hint=tr("Use cpu, cuda or cuda:0")
         )
 
 
@@ -57,7 +59,7 @@ def check_beside(settings: Settings, kind: str) -> None:
                 name=name,
                 path=path,
             ),
-            hint=tr("leave `punctuation` out"),
+            hint=tr("Leave `punctuation` out"),
         )
     fast = bool(kind) and path != "reference" and device == "cpu"
     if settings.speakers is not None and not fast:
@@ -69,7 +71,7 @@ def check_beside(settings: Settings, kind: str) -> None:
                 path=path,
                 device=device,
             ),
-            hint=tr("leave `speakers` out, or take iic/SenseVoiceSmall on the CPU"),
+            hint=tr("Leave `speakers` out, or take iic/SenseVoiceSmall on the CPU"),
         )
     if settings.online is not None and (not fast or kind == ONLINE):
         raise UnsupportedError(
@@ -80,7 +82,7 @@ def check_beside(settings: Settings, kind: str) -> None:
                 path=path,
                 device=device,
             ),
-            hint=tr("leave `online` out, or take iic/SenseVoiceSmall on the CPU"),
+            hint=tr("Leave `online` out, or take iic/SenseVoiceSmall on the CPU"),
         )
     if kind == ONLINE and path == "reference":
         raise UsageError(
@@ -88,7 +90,7 @@ def check_beside(settings: Settings, kind: str) -> None:
                 "{name} hears live speech, and the reference path gives FunASR whole files",
                 name=name,
             ),
-            hint=tr("set `path: fast`"),
+            hint=tr("Set `path: fast`"),
         )
 
 
@@ -117,7 +119,7 @@ def detect(model_dir: Path) -> Layout:
             model_dir=model_dir,
             found=found,
         ),
-        hint=tr("the download may be incomplete: yibu pull it again"),
+        hint=tr("The download may be incomplete: yibu pull it again"),
     )
 
 

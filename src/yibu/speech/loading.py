@@ -111,7 +111,7 @@ def _sensevoice(settings: Settings, layout: Layout, segmenter: Segmenter) -> Loa
                     "{model_dir} is in the ONNX layout, which is served on the CPU only",
                     model_dir=directory,
                 ),
-                hint=tr("use iic/SenseVoiceSmall on CUDA, or set `device: cpu`"),
+                hint=tr("Use iic/SenseVoiceSmall on CUDA, or set `device: cpu`"),
             )
         from yibu.speech.models.torch_encoder import TorchEncoder, usual_precision
 
@@ -167,7 +167,7 @@ def _paraformer(settings: Settings, kind: str, layout: Layout, segmenter: Segmen
                 precision=settings.precision,
                 device=settings.device,
             ),
-            hint=tr("set `device: cpu` and `precision: auto`"),
+            hint=tr("Set `device: cpu` and `precision: auto`"),
         )
     choice = _choice(settings)
     if onnx and choice.precision == "bf16":
@@ -227,7 +227,7 @@ def _check_size(model_dir: Path, outputs: int, tokens: int) -> None:
                 outputs=outputs,
                 tokens=tokens,
             ),
-            hint=tr("download the model again, all files of one revision"),
+            hint=tr("Download the model again, all files of one revision"),
         )
 
 
@@ -305,18 +305,18 @@ def _reference(settings: Settings, layout: Layout) -> Loaded:
                 model_dir=settings.model,
                 layout_value=layout.value,
             ),
-            hint=tr("set `path: fast`, or use iic/SenseVoiceSmall"),
+            hint=tr("Set `path: fast`, or use iic/SenseVoiceSmall"),
         )
     if vad is None:
         raise UsageError(
             tr("the reference path needs FSMN-VAD"),
-            hint=tr("set `vad: {vad}`", vad=_FUNASR_VAD),
+            hint=tr("Set `vad: {vad}`", vad=_FUNASR_VAD),
         )
     if not (vad / "model.pt").exists():
         raise VerificationError(
             tr("{vad_dir} holds no model.pt, which FunASR's AutoModel loads", vad_dir=vad),
             hint=tr(
-                "set `vad: {vad}`, or `path: fast`, which reads the ONNX layout too",
+                "Set `vad: {vad}`, or `path: fast`, which reads the ONNX layout too",
                 vad=_FUNASR_VAD,
             ),
         )

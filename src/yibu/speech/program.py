@@ -58,7 +58,7 @@ def _server() -> Callable[[Settings, Callable[[], Loaded]], int]:
     except ModuleNotFoundError as error:
         raise EngineStartError(
             tr("This environment lacks the Python module {module}.", module=error.name),
-            hint=tr("Start the model with `yibu up`, which makes an environment that has it."),
+            hint=tr("Start the model with `yibu up`, which makes an environment that has it"),
             cause="import_error",
         ) from error
     return serve

@@ -123,7 +123,7 @@ class _Reader:
                     data_count=len(self.data),
                 ),
                 needed=self.at + size,
-                hint=tr("the file is cut short: pull it again, or run `yibu verify`"),
+                hint=tr("The file is cut short: pull it again, or run `yibu verify`"),
             )
 
     def scalar(self, code: str) -> Any:
@@ -160,7 +160,7 @@ class _Reader:
     def refuse(self, found: str) -> VerificationError:
         return VerificationError(
             tr("{name}: its GGUF header is not valid: {found}", name=self.name, found=found),
-            hint=tr("the file is damaged: pull it again, or run `yibu verify`"),
+            hint=tr("The file is damaged: pull it again, or run `yibu verify`"),
         )
 
 
@@ -197,7 +197,7 @@ def parse(data: Buffer, name: str = "GGUF") -> Header:
                 name=name,
                 version=version,
             ),
-            hint=tr("convert it anew with llama.cpp's convert_hf_to_gguf.py"),
+            hint=tr("Convert it anew with llama.cpp's convert_hf_to_gguf.py"),
         )
     tensor_count, entry_count = reader.scalar("Q"), reader.scalar("Q")
     for what, count in (("tensors", tensor_count), (tr("metadata entries"), entry_count)):
@@ -271,7 +271,7 @@ def _tensor(reader: _Reader) -> Tensor:
                 name=name[:80],
                 kind=kind,
             ),
-            hint=tr("upgrade yibu, or take another quantization of the model"),
+            hint=tr("Upgrade yibu, or take another quantization of the model"),
         )
     type_name, block, block_bytes = known
     elements = prod(shape)

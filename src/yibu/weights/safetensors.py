@@ -98,7 +98,7 @@ def header_length(start: bytes, name: str) -> int:
                 length=length,
                 limit=MAX_HEADER_BYTES,
             ),
-            hint=tr("the file is damaged or a Git LFS pointer: pull it again"),
+            hint=tr("The file is damaged or a Git LFS pointer: pull it again"),
         )
     return length
 
@@ -154,7 +154,7 @@ def load_header(raw: bytes, name: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise VerificationError(
             tr("{name}: its safetensors header is not JSON: {error}", name=name, error=error),
-            hint=tr("the file is damaged: pull it again, or run `yibu verify`"),
+            hint=tr("The file is damaged: pull it again, or run `yibu verify`"),
         ) from error
     if not isinstance(header, dict):
         raise _invalid(
@@ -171,7 +171,7 @@ def _cut_short(name: str, wanted: int, found: int) -> VerificationError:
             found=found,
             wanted=wanted,
         ),
-        hint=tr("pull it again: an interrupted download resumes"),
+        hint=tr("Pull it again: an interrupted download resumes"),
     )
 
 
@@ -183,5 +183,5 @@ def _invalid(name: str, key: str, found: str) -> VerificationError:
             key=key[:120],
             found=found,
         ),
-        hint=tr("the file is damaged: pull it again, or run `yibu verify`"),
+        hint=tr("The file is damaged: pull it again, or run `yibu verify`"),
     )

@@ -69,7 +69,7 @@ async def measure(client: Client, tokens: int, seed: int, *, ask_tokenizer: bool
                 many=many,
                 more=_SEVERAL[1],
             ),
-            hint=tr("measure the engine's own address, or one that answers with a usage"),
+            hint=tr("Measure the engine's own address, or one that answers with a usage"),
         )
     return Prompts(tokens, per_word, max(0.0, few - per_word * _SEVERAL[0]), seed, "usage")
 

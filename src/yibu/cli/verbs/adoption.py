@@ -193,7 +193,7 @@ def _write_new(path: Path, text: str) -> None:
                 "{path} is there already, with something else in it, and was left as it was.",
                 path=path,
             ),
-            hint=tr("Choose another place with --key-file or -o."),
+            hint=tr("Choose another place with --key-file or -o"),
         ) from error
 
 

@@ -139,9 +139,9 @@ def _build_of(engine: str, build: str) -> str:
     known = ", ".join(name.removeprefix(f"{engine}-") for name in builds)
     raise UsageError(
         tr("There is no build {build!r} of {engine!r}.", build=build, engine=engine),
-        hint=tr("Its builds: {known}.", known=known)
+        hint=tr("Its builds: {known}", known=known)
         if known
-        else tr("Leave --build out: it comes as packages alone."),
+        else tr("Leave --build out: it comes as packages alone"),
     )
 
 

@@ -200,7 +200,7 @@ def _check_targets(files: Sequence[Path], directory: Path, output_format: str) -
                     file=file,
                     target=target,
                 ),
-                hint=tr("transcribe them by two commands, each with a directory of its own"),
+                hint=tr("Transcribe them by two commands, each with a directory of its own"),
             )
 
 

@@ -144,7 +144,7 @@ def _words(model: ModelConfig, command: str | list[str]) -> list[str]:
                 model=model.name,
                 error=error,
             ),
-            hint=tr("found: {command}", command=command),
+            hint=tr("Found: {command}", command=command),
         ) from error
     if not words:
         raise ConfigError(tr("model {model!r}: the command is empty", model=model.name))
@@ -156,7 +156,7 @@ def _words(model: ModelConfig, command: str | list[str]) -> list[str]:
                 "to listen",
                 model=model.name,
             ),
-            hint=tr("for instance: python serve.py --host {host} --port {port}"),
+            hint=tr("For instance: python serve.py --host {host} --port {port}"),
         )
     if "model" in found and not model.source:
         raise ConfigError(
@@ -164,6 +164,6 @@ def _words(model: ModelConfig, command: str | list[str]) -> list[str]:
                 "model {model!r}: the command uses {{model}}, but the entry has no source",
                 model=model.name,
             ),
-            hint=tr("add source: (ORG/NAME or a path), or take {model} out"),
+            hint=tr("Add source: (ORG/NAME or a path), or take {model} out"),
         )
     return words

@@ -58,10 +58,10 @@ def chat_template(model: ModelConfig, value: str) -> ChatTemplate:
                 path=path,
                 error=getattr(error, "strerror", None) or error,
             ),
-            hint=tr("did you mean {near!r}?", near=near)
+            hint=tr("Did you mean {near!r}?", near=near)
             if near
             else tr(
-                "name a file of Jinja, or one of llama.cpp's own templates: {names}",
+                "Name a file of Jinja, or one of llama.cpp's own templates: {names}",
                 names=", ".join(names),
             ),
         ) from error

@@ -102,9 +102,9 @@ def _apply(
                 program_path=program.path,
                 version=program.version,
             ),
-            hint=tr("did you mean {near}?", near=spelt(near))
+            hint=tr("Did you mean {near}?", near=spelt(near))
             if near
-            else tr("see {program_path} --help", program_path=program.path),
+            else tr("See {program_path} --help", program_path=program.path),
         )
     else:
         check_count(who, flag, table, optional=table.loose)
@@ -135,7 +135,7 @@ def command_line(
                     version=program.version,
                     flag=spelt(flag),
                 ),
-                hint=tr("leave that option out, or take a newer llama-server"),
+                hint=tr("Leave that option out, or take a newer llama-server"),
             )
     jinja = "jinja" if fields.get("use_jinja", True) else "no_jinja"
     for choices in (("metrics",), ("no_slots",), ("no_ui", "no_webui"), (jinja,)):

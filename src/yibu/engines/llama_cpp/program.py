@@ -89,7 +89,7 @@ def named(model: ModelConfig) -> Path | None:
                 value=value,
             ),
             hint=tr(
-                "as in program: /opt/llama.cpp/build/bin/llama-server, or {program}",
+                "As in program: /opt/llama.cpp/build/bin/llama-server, or {program}",
                 program=PACKAGED,
             ),
         )
@@ -172,7 +172,7 @@ def read_program(
                 first=first[:120],
             ),
             hint=tr(
-                "name llama.cpp's server (llama-server), not another of its programs or a "
+                "Name llama.cpp's server (llama-server), not another of its programs or a "
                 "script that does not hand its arguments on"
             ),
         )

@@ -26,7 +26,7 @@ _DEVICES = 128
 _PLANNED = frozenset({"n_ctx", "n_parallel"})
 """Fields that the planner has read: its placement says what became of them. A user's n_ctx that
 overruled it would ask for memory that is not there."""
-_PROGRAM = tr("a llama-server of your own takes it: options.program: /path/to/llama-server")
+_PROGRAM = tr("A llama-server of your own takes it: options.program: /path/to/llama-server")
 
 _EFFECTLESS: Mapping[str, str] = {
     "defrag_thold": tr("llama.cpp no longer looks at it"),
@@ -132,7 +132,7 @@ def _check(model: ModelConfig, flag: Flag) -> None:
     if TABLE.flags.get(flag.name) == "removed":
         raise ConfigError(
             tr("{who} was removed from llama.cpp", who=who),
-            hint=tr("the draft's length is --spec-draft-n-max N now (options.speculative…)"),
+            hint=tr("The draft's length is --spec-draft-n-max N now (options.speculative…)"),
         )
     if flag.name in FETCHED or flag.name.endswith(("_default", "_spec")):
         raise fetches(who)
@@ -143,7 +143,7 @@ def fetches(who: str) -> ConfigError:
     """The error for a flag with which the program would download something."""
     return ConfigError(
         tr("{who} would have llama.cpp download a model itself", who=who),
-        hint=tr("name it in the entry: source: hf:ORG/NAME, or a path"),
+        hint=tr("Name it in the entry: source: hf:ORG/NAME, or a path"),
     )
 
 
@@ -165,7 +165,7 @@ def _unknown(model: ModelConfig, flag: Flag, schema: Collection[str]) -> ConfigE
             model=model.name,
             flag=flag.name,
         ),
-        hint=tr("did you mean {near!r}?", near=near)
+        hint=tr("Did you mean {near!r}?", near=near)
         if near
         else tr("options: {schema}", schema=", ".join(schema)),
     )

@@ -172,7 +172,7 @@ def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, 
                 format=facts.format,
                 options_path=options.path,
             ),
-            hint=tr("leave `punctuation:` out: SenseVoice and whisper write their own"),
+            hint=tr("Leave `punctuation:` out: SenseVoice and whisper write their own"),
         )
     option = "speakers" if options.speakers else "online" if options.online else ""
     if option and not (fast and usual == "speech-onnx"):
@@ -186,7 +186,7 @@ def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, 
                 device=device,
                 path=options.path,
             ),
-            hint=tr("leave `{option}:` out, or take iic/SenseVoiceSmall on the CPU", option=option),
+            hint=tr("Leave `{option}:` out, or take iic/SenseVoiceSmall on the CPU", option=option),
         )
     if options.path == "reference" and facts.format in _BY_FUNASR:
         usual = "speech-torch"
@@ -201,7 +201,7 @@ def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, 
         raise UnsupportedError(
             tr("model {model!r}: {what} is served on the CPU only", model=model.name, what=what),
             hint=tr(
-                "leave `gpus:` and `device:` out, or use iic/SenseVoiceSmall with `path: fast`"
+                "Leave `gpus:` and `device:` out, or use iic/SenseVoiceSmall with `path: fast`"
             ),
         )
     return usual

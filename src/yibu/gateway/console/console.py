@@ -119,7 +119,7 @@ class Console:
         if self._streams >= _STREAMS:
             raise NotReadyError(
                 tr("{limit} event streams are open already", limit=_STREAMS),
-                hint=tr("close pages of the console that nobody looks at"),
+                hint=tr("Close pages of the console that nobody looks at"),
                 code="too_many_streams",
                 retry_after=10,
             )

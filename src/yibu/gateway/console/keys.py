@@ -140,7 +140,7 @@ def _refuse_last(store: AccountStore, name: str, request: Request) -> None:
     if admins == [name] and request.scope[CALLER].name == name:
         raise ConflictError(
             tr("{name} is the only admin's key, and you are signed in with it", name=name),
-            hint=tr("make another one first"),
+            hint=tr("Make another one first"),
             code="last_admin_key",
         )
 

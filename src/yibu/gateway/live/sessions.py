@@ -171,7 +171,7 @@ class LiveSessions:
         if live is None:
             raise NoSuchPathError(
                 tr("There is no websocket at {exchange_path!r}", exchange_path=exchange.path[:200]),
-                hint=tr("those that exist: {paths}", paths=", ".join(LIVE_ROUTES)),
+                hint=tr("Those that exist: {paths}", paths=", ".join(LIVE_ROUTES)),
             )
         exchange.label = live.path
         return live

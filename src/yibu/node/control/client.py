@@ -119,7 +119,7 @@ class Client:
                         op=op,
                         timeout=timeout,
                     ),
-                    hint=tr("look at its log: {node_log}", node_log=self._paths.node_log),
+                    hint=tr("Look at its log: {node_log}", node_log=self._paths.node_log),
                 ) from None
             except (ConnectionError, ValueError) as error:
                 raise _broken(op) from error
@@ -143,7 +143,7 @@ class Client:
                             patience=self._patience,
                         ),
                         hint=tr(
-                            "process {pid} tries to start it; see why it ends: yibu logs "
+                            "Process {pid} tries to start it; see why it ends: yibu logs "
                             "node; to give it up: yibu down",
                             pid=holder.pid,
                         ),
@@ -170,12 +170,12 @@ class Client:
                     control_socket=self._paths.control_socket,
                     error=error,
                 ),
-                hint=tr("check whose it is: it has to belong to you"),
+                hint=tr("Check whose it is: it has to belong to you"),
             ) from error
         return connection
 
 
 def _broken(op: str) -> WentAwayError:
     return WentAwayError(
-        tr("the node went away while it worked on {op!r}", op=op), hint=tr("see what runs: yibu ps")
+        tr("the node went away while it worked on {op!r}", op=op), hint=tr("See what runs: yibu ps")
     )

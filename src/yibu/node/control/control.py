@@ -157,7 +157,7 @@ class Control:
         node = self._node()["node"]
         if request.get("instance") not in (None, node["instance"]):
             raise NotRunningError(
-                tr("another node runs on this home by now"), hint=tr("see what it serves: yibu ps")
+                tr("another node runs on this home by now"), hint=tr("See what it serves: yibu ps")
             )
         match request.get("op"):
             case "up" | "down" | "restart" | "load" | "unload" | "scale" as verb:

@@ -256,7 +256,7 @@ logs=self._host.paths.logs
         name, hint = self.name, self.hint
         if self.state == "unloaded" and not self.cause:
             text = tr("model {model!r} is not loaded", model=name)
-            hint = tr("load it: yibu load {model}", model=name)
+            hint = tr("Load it: yibu load {model}", model=name)
         elif self.state == "failed":
             text = tr("model {model!r} has failed", model=name)
         else:

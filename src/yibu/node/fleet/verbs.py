@@ -217,7 +217,7 @@ class Verbs:
                             other=other.name,
                         ),
                         hint=tr(
-                            "take it off one of them, or stop the other: yibu down {other}",
+                            "Take it off one of them, or stop the other: yibu down {other}",
                             other=other.name,
                         ),
                     )
@@ -253,7 +253,7 @@ def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
                 config_source=config.source,
             ),
             hint=tr(
-                "give it another name: yibu up {config_source} --name NAME; or stop the "
+                "Give it another name: yibu up {config_source} --name NAME; or stop the "
                 "other: yibu down {config}",
                 config_source=config.source,
                 config=config.name,
@@ -273,7 +273,7 @@ def _short(desired: Desired, error: YibuError) -> DoesNotFitError:
             error_message=error.message,
         ),
         hint=tr(
-            "more are tried again every minute; to leave it at these: yibu scale {name} {running}",
+            "More are tried again every minute; to leave it at these: yibu scale {name} {running}",
             name=name,
             running=running,
         ),

@@ -46,7 +46,7 @@ class CurrentSettings:
                 tr(
                     "The node is being replaced by another one; its settings do not change meanwhile."
                 ),
-                hint=tr("try again in a moment"),
+                hint=tr("Try again in a moment"),
             )
         register(*secrets)
         if self._configure is not None:

@@ -56,6 +56,6 @@ def make_directories(
             return LaunchDirectories(cache, None)
         raise EngineStartError(
             what,
-            hint=tr("free some space there, or name another disk: TMPDIR=/other/disk yibu up …"),
+            hint=tr("Free some space there, or name another disk: TMPDIR=/other/disk yibu up …"),
             cause="permission" if error.errno in _FORBIDDEN else "disk_full",
         ) from error

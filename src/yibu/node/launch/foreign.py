@@ -100,18 +100,18 @@ def read(pid: int) -> Foreign:
     if {owners.real, owners.effective} != {os.geteuid()}:
         raise UsageError(
             tr("The process {pid} belongs to user {real}, not to you.", pid=pid, real=owners.real),
-            hint=tr("let its owner run this command"),
+            hint=tr("Let its owner run this command"),
         )
     if (marker := processes.marker_of(pid)) is not None:
         model = marker.split("/")[1].rpartition("-")[0]
         raise UsageError(
             tr("The process {pid} is an engine that yibu started ({model}).", pid=pid, model=model),
-            hint=tr("see it with: yibu ps"),
+            hint=tr("See it with: yibu ps"),
         )
     if not _in_this_filesystem(pid):
         raise UsageError(
             tr("The process {pid} runs in a container: its paths are not this machine's.", pid=pid),
-            hint=tr("stop the container yourself, and adopt its command line: yibu adopt -c '…'"),
+            hint=tr("Stop the container yourself, and adopt its command line: yibu adopt -c '…'"),
         )
     return found
 

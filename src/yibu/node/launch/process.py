@@ -233,7 +233,7 @@ class EngineProcess:
                     timeout=timeout,
                 ),
                 hint=tr(
-                    "see where: ps -o pid,stat,wchan:30,args -p {replace}",
+                    "See where: ps -o pid,stat,wchan:30,args -p {replace}",
                     replace=pids.replace(" ", ","),
                 ),
             ) from None
@@ -355,7 +355,7 @@ def _not_executed(program: str, directory: Path | None, error: OSError) -> Engin
                 argv=program,
                 strerror=error.strerror,
             ),
-            hint=tr("look at it: ls -l {argv}", argv=program),
+            hint=tr("Look at it: ls -l {argv}", argv=program),
             cause="not_executable",
         )
     if directory is not None and not directory.is_dir():
@@ -364,12 +364,12 @@ def _not_executed(program: str, directory: Path | None, error: OSError) -> Engin
                 "the engine's working directory {directory} does not exist any more",
                 directory=directory,
             ),
-            hint=tr("bring the model up again from a directory that does"),
+            hint=tr("Bring the model up again from a directory that does"),
             cause="directory_missing",
         )
     return EngineStartError(
         tr("the program {argv!r} was not found", argv=program),
-        hint=tr("check the engine's environment (yibu engine ls) or the command's path"),
+        hint=tr("Check the engine's environment (yibu engine ls) or the command's path"),
         cause="program_not_found",
     )
 
@@ -381,7 +381,7 @@ def _no_descriptor(program: str, error: OSError) -> EngineStartError:
             program=program,
             strerror=error.strerror,
         ),
-        hint=tr("allow more open files (ulimit -n), or fewer clients (gateway.max_connections)"),
+        hint=tr("Allow more open files (ulimit -n), or fewer clients (gateway.max_connections)"),
         cause="no_descriptors",
     )
 

@@ -93,7 +93,7 @@ class Ports:
                 last=_LAST,
                 tries=_TRIES,
             ),
-            hint=tr("see what listens: ss -ltn"),
+            hint=tr("See what listens: ss -ltn"),
             cause="no_free_port",
         )
 

@@ -32,7 +32,7 @@ def deadline(
                 queue_count=len(model.queue),
                 model=model.name,
             ),
-            hint=tr("ask again later; max_queue of the model in yibu.yaml sets the limit"),
+            hint=tr("Ask again later; max_queue of the model in yibu.yaml sets the limit"),
             retry_after=retry_after(model, now),
             code="queue_full",
         )

@@ -224,7 +224,7 @@ class Placing:
                         keep=config.keep,
                     ),
                     hint=tr(
-                        "stop it first: yibu down {name}; or give it `keep: idle` in yibu.yaml",
+                        "Stop it first: yibu down {name}; or give it `keep: idle` in yibu.yaml",
                         name=name,
                     ),
                 )

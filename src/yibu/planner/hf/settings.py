@@ -145,7 +145,7 @@ def number(settings: Settings, *names: str, default: int = 0) -> int:
                     name=name,
                     value=str(value)[:80],
                 ),
-                hint=tr("the file is damaged or not a model's config: pull it again"),
+                hint=tr("The file is damaged or not a model's config: pull it again"),
             )
         return value
     return default
@@ -193,7 +193,7 @@ def layer_count(settings: Settings) -> int:
                 count=count,
                 limit=MAX_LAYERS,
             ),
-            hint=tr("the file is damaged or not a model's config: pull it again"),
+            hint=tr("The file is damaged or not a model's config: pull it again"),
         )
     return count
 

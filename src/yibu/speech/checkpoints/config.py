@@ -12,7 +12,7 @@ import yaml
 from yibu.errors import UnsupportedError, VerificationError
 from yibu.messages import tr
 
-_HINT = tr("download the model again: its config belongs to it")
+_HINT = tr("Download the model again: its config belongs to it")
 
 
 def read_config(directory: Path, name: str = "config.yaml") -> dict[str, Any]:
@@ -69,7 +69,7 @@ def of_one_model(directory: Path) -> Iterator[None]:
                 directory=directory,
                 error=error,
             ),
-            hint=tr("download the model again, all files of one revision"),
+            hint=tr("Download the model again, all files of one revision"),
         ) from error
 
 
@@ -85,5 +85,5 @@ def check_class(config: dict[str, Any], directory: Path, expected: str, publishe
                 kind=kind,
                 expected=expected,
             ),
-            hint=tr("take {published}", published=published),
+            hint=tr("Take {published}", published=published),
         )

@@ -61,7 +61,7 @@ def read_onnx(path: Path) -> OnnxGraph:
     Raises ``VerificationError`` where the file is missing, damaged, or keeps its tensors in
     other files.
     """
-    hint = tr("download the model again, and check its size against the hub's")
+    hint = tr("Download the model again, and check its size against the hub's")
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"more than the {_MOST_BYTES} that are read here")

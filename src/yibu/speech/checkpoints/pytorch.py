@@ -84,7 +84,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     them stays in memory. Raises ``VerificationError`` where the file is missing, cut short,
     not a checkpoint of this format, or names anything but tensors.
     """
-    hint = tr("download the model again, and check its size against the hub's")
+    hint = tr("Download the model again, and check its size against the hub's")
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -94,7 +94,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except pickle.UnpicklingError as error:
         raise VerificationError(
             tr("{path}: refused: {error}", path=path, error=error),
-            hint=tr("a checkpoint of weights names tensors only; do not load this file elsewhere"),
+            hint=tr("A checkpoint of weights names tensors only; do not load this file elsewhere"),
         ) from error
     except _DAMAGE as error:
         _refuse_legacy(path)
@@ -137,7 +137,7 @@ def _refuse_legacy(path: Path) -> None:
             path=path,
         ),
         hint=tr(
-            'write it again: $(yibu engine install speech-torch) -c "{code}" {file}',
+            'Write it again: $(yibu engine install speech-torch) -c "{code}" {file}',
             code=_CONVERT,
             file=shlex.quote(str(path)),
         ),

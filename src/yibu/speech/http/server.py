@@ -92,7 +92,7 @@ def _bind(host: str, port: int) -> socket.socket:
                 port=port,
                 strerror=error.strerror or error,
             ),
-            hint=tr("another program holds the port, or the address is not this machine's"),
+            hint=tr("Another program holds the port, or the address is not this machine's"),
             cause="port_in_use",
         ) from error
     return listener

@@ -36,7 +36,7 @@ class ContextualParaformer(OpenVinoParaformer):
                     kind=kind,
                     decoder=config.get("decoder"),
                 ),
-                hint=tr("set `path: reference` to run this model through FunASR"),
+                hint=tr("Set `path: reference` to run this model through FunASR"),
             )
         own = conf.get("use_decoder_embedding")
         self._embedding = "decoder.embed.0.weight" if own else "bias_embed.weight"

@@ -62,7 +62,7 @@ class Tokens:
         except (OSError, UnicodeDecodeError) as error:
             raise VerificationError(
                 tr("{path}: not a readable list of words: {error}", path=path, error=error),
-                hint=tr("download it again"),
+                hint=tr("Download it again"),
             ) from error
         return cls(vocabulary, {line[0]: tuple(line[1:]) for line in lines})
 

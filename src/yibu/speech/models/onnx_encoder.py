@@ -92,7 +92,7 @@ def graph_file(directory: Path, *, quantised: bool) -> Path:
         needs, other = ("int8", "fp32") if quantised else ("fp32 or bf16", "int8")
         raise VerificationError(
             tr("{path} is missing, and precision {needs} needs it", path=path, needs=needs),
-            hint=tr("download it, or set `precision: {other}`", other=other),
+            hint=tr("Download it, or set `precision: {other}`", other=other),
         )
     return path
 
@@ -139,7 +139,7 @@ def runtime_session(path: Path, threads: int) -> Any:
                 path=path,
                 error=error,
             ),
-            hint=tr("use the environment speech-onnx, or set `precision: fp32`"),
+            hint=tr("Use the environment speech-onnx, or set `precision: fp32`"),
             cause="missing_package",
         ) from error
     options = onnxruntime.SessionOptions()
@@ -175,5 +175,5 @@ def _unreadable(path: Path, error: Exception) -> VerificationError:
             st_size=path.stat().st_size,
             error=error,
         ),
-        hint=tr("download the model again, and check its size against the hub's"),
+        hint=tr("Download the model again, and check its size against the hub's"),
     )

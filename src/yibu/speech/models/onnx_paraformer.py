@@ -34,7 +34,7 @@ class OnnxParaformer:
         self.precision = precision
         self._session = runtime_session(path, threads)
         hint = tr(
-            "take the model's PyTorch directory, which holds model.pt, for hotwords or live speech"
+            "Take the model's PyTorch directory, which holds model.pt, for hotwords or live speech"
         )
         names = (node.name for node in self._session.get_inputs())
         check_inputs(path, names, ("speech", "speech_lengths"), hint)

@@ -62,7 +62,7 @@ class PredictorShape:
                     threshold=threshold,
                     predictors=" or ".join(_PREDICTORS),
                 ),
-                hint=tr("set `path: reference` to run this model through FunASR"),
+                hint=tr("Set `path: reference` to run this model through FunASR"),
             )
         return cls(
             kind=kind,
@@ -188,7 +188,7 @@ class DecoderShape:
                     name=name,
                     kind=kind,
                 ),
-                hint=tr("set `path: reference` to run this model through FunASR"),
+                hint=tr("Set `path: reference` to run this model through FunASR"),
             )
         attending = int(conf.get("att_layer_num", 6))
         kernel = int(conf.get("kernel_size", 21))

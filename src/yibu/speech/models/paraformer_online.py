@@ -89,7 +89,7 @@ class OnlineParaformer:
                         kernel=kernel - 1 - shapes.decoder.left,
                         others=shapes.decoder.others,
                     ),
-                    hint=tr("take {published}", published=_PUBLISHED),
+                    hint=tr("Take {published}", published=_PUBLISHED),
                 )
             if shapes.encoder.classes != len(vocabulary):
                 raise KeyError(f"{shapes.encoder.classes} outputs, {len(vocabulary)} tokens")

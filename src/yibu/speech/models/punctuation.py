@@ -39,7 +39,7 @@ from yibu.speech.models.vocabulary import Vocabulary
 _AT_ONCE = 20
 _LONGEST = 200
 """Words without a sentence's end, after which a comma is made one."""
-_HINT = tr("take iic/punc_ct-transformer_cn-en-common-vocab471067-large")
+_HINT = tr("Take iic/punc_ct-transformer_cn-en-common-vocab471067-large")
 _NONE = "_"
 _ENDS = ("。", "？")
 _ASCII = {"，": ",", "。": ".", "？": "?"}
@@ -213,7 +213,7 @@ def _by_dictionary(path: Path) -> Split:
                 path=path,
                 error=error,
             ),
-            hint=tr("make the environment anew: yibu engine install speech-onnx"),
+            hint=tr("Make the environment anew: yibu engine install speech-onnx"),
             cause="missing_package",
         ) from error
     tokenizer = jieba.Tokenizer()

@@ -49,7 +49,7 @@ class ReferenceRecognizer:
                     "the reference path needs FunASR, and it cannot be imported: {error}",
                     error=error,
                 ),
-                hint=tr("use the environment speech-torch, or set `path: fast`"),
+                hint=tr("Use the environment speech-torch, or set `path: fast`"),
                 cause="missing_package",
             ) from error
         self.name = model_dir.name
@@ -98,7 +98,7 @@ class WholeFile:
     def utterances(self, endpointing: Endpointing) -> UtteranceDetector:  # noqa: ARG002
         raise UnsupportedError(
             tr("live speech is not served on the reference path, which takes whole files"),
-            hint=tr("leave `path: reference` out"),
+            hint=tr("Leave `path: reference` out"),
         )
 
 

@@ -44,7 +44,7 @@ class EncoderShape:
                         conf=conf[key],
                         value=value,
                     ),
-                    hint=tr("set `path: reference` to run this model through FunASR"),
+                    hint=tr("Set `path: reference` to run this model through FunASR"),
                 )
         kernel = int(conf.get("kernel_size", 11))
         return cls(

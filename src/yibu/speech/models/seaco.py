@@ -45,7 +45,7 @@ class SeacoParaformer(OpenVinoParaformer):
                     kind=kind,
                     direction=conf.get("bias_encoder_bid"),
                 ),
-                hint=tr("set `path: reference` to run this model through FunASR"),
+                hint=tr("Set `path: reference` to run this model through FunASR"),
             )
         self._no_hotword = int(conf.get("NO_BIAS", 8377))
         self._shape = DecoderShape.read(

@@ -109,7 +109,7 @@ class SenseVoiceRecognizer:
                     language=options.language,
                     name=self.name,
                 ),
-                hint=tr("one of {known}", known=", ".join(sorted(_LANGUAGES))),
+                hint=tr("One of {known}", known=", ".join(sorted(_LANGUAGES))),
                 param="language",
             )
         return _LANGUAGES[options.language]

@@ -26,7 +26,7 @@ try:
 except ImportError as error:
     raise EngineStartError(
         tr("the device cuda needs PyTorch, and it cannot be imported: {error}", error=error),
-        hint=tr("use the environment speech-torch, or set `device: cpu`"),
+        hint=tr("Use the environment speech-torch, or set `device: cpu`"),
         cause="missing_package",
     ) from error
 
@@ -170,6 +170,6 @@ def _check_cuda(device: str) -> None:
                 version=torch.__version__,
                 seen=seen,
             ),
-            hint=tr("check nvidia-smi and the driver, or set `device: cpu`"),
+            hint=tr("Check nvidia-smi and the driver, or set `device: cpu`"),
             cause="no_cuda",
         )

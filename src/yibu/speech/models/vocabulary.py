@@ -82,7 +82,7 @@ class Vocabulary:
                 "{directory}: no sentencepiece model (*.model) and no tokens.json in it",
                 directory=directory,
             ),
-            hint=tr("download the model again: chn_jpn_yue_eng_ko_spectok.bpe.model belongs to it"),
+            hint=tr("Download the model again: chn_jpn_yue_eng_ko_spectok.bpe.model belongs to it"),
         )
 
     @classmethod
@@ -93,12 +93,12 @@ class Vocabulary:
         except (OSError, ValueError) as error:
             raise VerificationError(
                 tr("{path}: not a readable list of tokens: {error}", path=path, error=error),
-                hint=tr("download it again"),
+                hint=tr("Download it again"),
             ) from error
         if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
             raise VerificationError(
                 tr("{path}: a list of strings expected", path=path),
-                hint=tr("download the model again"),
+                hint=tr("Download the model again"),
             )
         special = {"<unk>": Kind.UNKNOWN, "<s>": Kind.CONTROL, "</s>": Kind.CONTROL}
         return cls(tuple(pieces), tuple(special.get(piece, Kind.NORMAL) for piece in pieces))
@@ -120,10 +120,10 @@ class Vocabulary:
         except (OSError, ValueError, KeyError) as error:
             raise VerificationError(
                 tr("{path}: not a readable sentencepiece model: {error!r}", path=path, error=error),
-                hint=tr("download the model again"),
+                hint=tr("Download the model again"),
             ) from error
         if not pieces:
             raise VerificationError(
-                tr("{path}: no pieces in it", path=path), hint=tr("download the model again")
+                tr("{path}: no pieces in it", path=path), hint=tr("Download the model again")
             )
         return cls(tuple(pieces), tuple(kinds))

@@ -134,7 +134,7 @@ class WhisperRecognizer:
                     version=ctranslate2.__version__,
                     error=error,
                 ),
-                hint=tr("check nvidia-smi and the driver, or set `device: cpu`"),
+                hint=tr("Check nvidia-smi and the driver, or set `device: cpu`"),
                 cause="no_cuda",
             ) from error
         compute_type = _compute_type(precision, kind, supported)
@@ -150,7 +150,7 @@ class WhisperRecognizer:
         except (RuntimeError, ValueError) as error:  # CTranslate2's words for damaged files
             raise UnsupportedError(
                 tr("{directory} cannot be loaded: {error}", directory=directory, error=error),
-                hint=tr("the download may be damaged: yibu pull it again"),
+                hint=tr("The download may be damaged: yibu pull it again"),
             ) from error
         chosen = next(key for key, value in _COMPUTE_TYPES.items() if value == compute_type)
         return cls(model, name=directory.name, precision=chosen, on_cpu=kind == "cpu")
@@ -343,7 +343,7 @@ def _compute_type(precision: str, device: str, supported: set[str]) -> str:
                 precision=precision,
                 usable=", ".join(usable),
             ),
-            hint=tr("leave precision at auto"),
+            hint=tr("Leave precision at auto"),
         )
     return compute_type
 

@@ -148,7 +148,7 @@ class FsmnVad:
                         found=encoder.get(key),
                         expected=expected,
                     ),
-                    hint=tr("use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch"),
+                    hint=tr("Use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch"),
                 )
         network = _network(directory, encoder)
         rules = section(
@@ -195,7 +195,7 @@ def _network(directory: Path, encoder: dict[str, Any]) -> FsmnNetwork:
                 path=path,
                 error=error,
             ),
-            hint=tr("download the VAD model again"),
+            hint=tr("Download the VAD model again"),
         ) from error
     return network
 
