@@ -33,7 +33,7 @@ from yibu.cli import words
 from yibu.cli.mistyped import typer_texts
 from yibu.config.schema import published
 from yibu.export.grafana import alerts, rows
-from yibu.messages.system import ARGPARSE, SYSTEM
+from yibu.messages.message import SYSTEM
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "yibu"
@@ -45,6 +45,19 @@ _NO_DATE = datetime(2026, 1, 1, tzinfo=UTC)
 """The file is the same whenever it is made."""
 _SAY = {"tr", "output.say", "option", "argument", "why", "notes.why"}
 _TABLES = {"output.table", "output.listing"}
+
+_ARGPARSE = (
+    "%(prog)s: error: %(message)s\n",
+    "argument %(argument_name)s: %(message)s",
+    "expected one argument",
+    "invalid choice: %(value)r (choose from %(choices)s)",
+    "options",
+    "show this help message and exit",
+    "the following arguments are required: %s",
+    "unrecognized arguments: %s",
+    "usage: ",
+)
+"""What argparse looks up by gettext, for `yibu.speech`."""
 
 
 def texts() -> dict[str, set[str]]:
@@ -100,7 +113,7 @@ def _of_table(table: dict[str, Any]) -> Iterator[str]:
 def _of_files() -> Iterator[tuple[str, str]]:
     """Texts that stand in files of their own: the system's words, codes, what typer says, the example."""
     yield from (("messages/system.txt", line) for line in SYSTEM)
-    yield from (("messages/system.py", line) for line in ARGPARSE)
+    yield from (("argparse", line) for line in _ARGPARSE)
     for _, text in words.table():
         yield "cli/words.txt", text
     typer = typer_texts()

@@ -11,9 +11,8 @@ from samples import facts, model, placement
 
 from yibu.engines.base import Binding, LaunchPlan
 from yibu.engines.vllm import Vllm
-from yibu.engines.vllm.server import SERVER
+from yibu.engines.vllm.server import SERVER, TRANSLATIONS
 from yibu.engines.vllm.table import PINNED, VllmFlags
-from yibu.engines.vllm.translations import TRANSLATIONS
 from yibu.errors import ConfigError
 
 ENGINE = Vllm()

@@ -10,7 +10,7 @@ import pytest
 from tests.support.polling import eventually
 from yibu.errors import NotReadyError, OverloadedError
 from yibu.gateway.proxy import silence
-from yibu.gateway.proxy.affinity import prompt_affinity
+from yibu.gateway.proxy.proxy import prompt_affinity
 
 from .conftest import FakeBackend, Serve
 from .upstream import LLAMA_CHAT, LLAMA_CHAT_STREAM, Upstream, answering, streaming

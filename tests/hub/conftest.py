@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hub_server import HubServer
-from yibu.hub.index_settings import IndexSettings
-from yibu.hub.settings import HubSettings
+from yibu.hub.settings import HubSettings, IndexSettings
 from yibu.hub.store import Store
 from yibu.hub.types import Source
 from yibu.paths import Paths

@@ -20,8 +20,7 @@ from yibu.errors import (
     VerificationError,
 )
 from yibu.hub import catalogue
-from yibu.hub.index_settings import IndexSettings
-from yibu.hub.settings import HubSettings
+from yibu.hub.settings import HubSettings, IndexSettings
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.paths import Paths

@@ -17,8 +17,8 @@ from tests.hub.wheel import make_wheel
 from yibu.environments.manager import EnvironmentManager
 from yibu.environments.pipconfig import IndexSettings as UvIndex
 from yibu.errors import ConfigError, EnvironmentSetupError, HubUnreachableError
-from yibu.hub.index_settings import IndexSettings
 from yibu.hub.reachability import check_reachability
+from yibu.hub.settings import IndexSettings
 from yibu.hub.types import Source
 from yibu.proxies import Proxies
 

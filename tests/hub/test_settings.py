@@ -8,9 +8,8 @@ import pytest
 
 from tests.hub.conftest import Machine
 from yibu.errors import ConfigError
-from yibu.hub.index_settings import IndexSettings
 from yibu.hub.reachability import check_reachability
-from yibu.hub.settings import HubSettings, moved_caches
+from yibu.hub.settings import HubSettings, IndexSettings, moved_caches
 
 
 def test_an_empty_environment(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from tests.fakes.hub_server import HubServer
 from tests.hub.conftest import REPO, WEIGHTS, Machine
 from tests.hub.wheel import make_wheel
 from yibu.errors import ConfigError, HubError
-from yibu.hub.index_settings import IndexSettings
 from yibu.hub.reachability import check_reachability
+from yibu.hub.settings import IndexSettings
 from yibu.hub.source import parse_source
 
 SOURCES = [f"hf:{REPO}", f"modelscope:{REPO}", "pypi:weights==1.0#model.safetensors"]

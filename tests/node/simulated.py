@@ -21,7 +21,7 @@ from yibu.errors import EngineStartError
 from yibu.node.launch.spec import Host, LaunchSpec, Life, Running
 from yibu.node.machine.processes import Identity
 from yibu.node.scheduler import Holding
-from yibu.node.supervisor.sleep import Asleep, SleepError
+from yibu.node.supervisor.sleeper import Asleep, SleepError
 from yibu.node.tasks import to_its_end
 
 _PIDS = itertools.count(1000)
@@ -171,7 +171,7 @@ class Engines:
 
         await to_its_end(work())
 
-    # In those of yibu.node.supervisor.sleep's.
+    # In those of yibu.node.supervisor.sleeper's.
 
     async def is_asleep(self, endpoint: Endpoint, _plan: object) -> bool:
         engine = await self._asked(endpoint)

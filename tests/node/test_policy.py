@@ -7,8 +7,8 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yibu.node.supervisor.failures import RestartPolicy
 from yibu.node.supervisor.liveness import Liveness
-from yibu.node.supervisor.restart import RestartPolicy
 from yibu.node.timings import Timings
 
 T = Timings()

@@ -17,8 +17,7 @@ from tests.node.support import FAKE, fake_model
 from tests.support.polling import eventually
 from yibu.errors import EngineStartError
 from yibu.node.fleet.fleet import Fleet
-from yibu.node.launch.directories import temporary_directories
-from yibu.node.launch.temporary import TemporaryDirectories
+from yibu.node.launch.directories import TemporaryDirectories, temporary_directories
 from yibu.paths import Paths
 
 MakeFleet = Callable[..., Fleet]

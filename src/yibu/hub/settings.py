@@ -8,16 +8,54 @@ and ``YIBU_HOME`` moves both caches unless their own variables place them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 
 from yibu.errors import ConfigError
-from yibu.hub.index_settings import IndexSettings
 from yibu.hub.tokens import clean_token, token_of_file
 from yibu.messages import tr
+from yibu.pipconfig import PYPI, is_true, pip_options
 from yibu.proxies import Proxies
+from yibu.redaction import register_urls
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """Where packages come from; URLs may hold passwords."""
+
+    indexes: tuple[str, ...] = field(default=(PYPI,), repr=False)
+    find_links: tuple[str, ...] = field(default=(), repr=False)
+    ca_bundle: str | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> IndexSettings:
+        """pip's configuration files and variables, then uv's variables, then PyPI."""
+        options = pip_options(env, "download")
+        default = (
+            options.get("index-url")
+            or env.get("UV_DEFAULT_INDEX")
+            or env.get("UV_INDEX_URL")
+            or PYPI
+        )
+        extra = [
+            *options.get("extra-index-url", "").split(),
+            *env.get("UV_INDEX", "").split(),
+            *env.get("UV_EXTRA_INDEX_URL", "").split(),
+        ]
+        found = [] if is_true(options.get("no-index", "")) else [default, *extra]
+        # uv writes an index as NAME=URL where it has a name.
+        indexes = tuple(dict.fromkeys(re.sub(r"^[\w.-]+=(?=\w+:)", "", url) for url in found))
+        links = [*options.get("find-links", "").split(), *_commas(env.get("UV_FIND_LINKS", ""))]
+        register_urls(*indexes, *links)
+        return cls(indexes, tuple(links), options.get("cert") or None)
+
+
+def _commas(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
 
 OFFLINE_VARIABLE = "YIBU_OFFLINE"
 _TRUE = {"1", "true", "yes", "on"}

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from yibu.messages.language import ENGLISH
-from yibu.messages.system import SYSTEM
+
+SYSTEM = frozenset(Path(__file__).with_name("system.txt").read_text("utf-8").splitlines())
+"""Errors of the system, and of the readers of JSON, as they say them: msgids of the catalogue."""
+
 
 DOMAIN: Final = "yibu"
 LOCALE = Path(__file__).parent / "locale"

@@ -27,7 +27,7 @@ from yibu.node.machine.processes import Identity
 from yibu.node.scheduler import types as records
 from yibu.node.scheduler.memory import reserve_asleep
 from yibu.node.scheduler.types import Generation
-from yibu.node.supervisor.sleep import Asleep, levels
+from yibu.node.supervisor.sleeper import Asleep, levels
 from yibu.planner.ledger import Reservation
 
 _log = logging.getLogger(__name__)

@@ -15,11 +15,10 @@ from yibu.engines.base import (
     LaunchPlan,
     Verdict,
 )
-from yibu.engines.command.requests import COMMAND_REQUESTS
 from yibu.engines.flags import NO_FLAGS, Given
 from yibu.engines.gpu_variables import visible_gpus
 from yibu.engines.options import Options, read_options, to_flags
-from yibu.engines.requests import RequestTable
+from yibu.engines.requests import RequestTable, passed
 from yibu.errors import ConfigError, UnsupportedError
 from yibu.messages import tr
 from yibu.planner.request import Request
@@ -50,7 +49,8 @@ class Command(Engine):
     """The engine for everything that yibu has no engine for."""
 
     name: EngineName = "command"
-    requests: RequestTable = COMMAND_REQUESTS
+    requests = RequestTable({"*": passed("**")})
+    """What the user's program does with each field is not known: it gets them all."""
 
     def supports(
         self,

@@ -6,7 +6,7 @@ before the client was told anything; afterwards the client is told that it broke
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,6 @@ from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.limits import Accounting, visible
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.operations import Operation, find_route
-from yibu.gateway.proxy.affinity import prompt_affinity
 from yibu.gateway.proxy.relay import Relay
 from yibu.gateway.proxy.steps import Ask, prepare, run
 from yibu.gateway.requests.body import JsonRequest
@@ -324,3 +323,24 @@ def _gone(error: UpstreamError, model: str) -> RequestError:
         tr("Model {model!r}: {message}", model=model, message=error.message),
         hint=tr("See why: yibu logs {model}", model=model),
     )
+
+
+_BEGINNING = 1024
+"""Characters; prefix caches keep blocks of some dozen tokens."""
+
+
+def prompt_affinity(body: Mapping[str, Any], account: str) -> int | None:
+    """A hash of who asks and of what the prompt begins with; None where there is no prompt.
+
+    The turns of one conversation have their first message in common, so an engine that answered the
+    ones before has them in its prefix cache.
+    """
+    messages = body.get("messages") or body.get("input")
+    beginning = messages[0] if isinstance(messages, list) and messages else messages
+    if beginning is None:
+        beginning = body.get("prompt")
+    if beginning is None:
+        return None
+    if not isinstance(beginning, str):
+        beginning = orjson.dumps(beginning, option=orjson.OPT_SORT_KEYS).decode()
+    return hash((account, beginning[:_BEGINNING]))

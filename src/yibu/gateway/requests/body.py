@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from yibu.engines.requests import Steps
 from yibu.errors import InvalidRequestError
-from yibu.gateway.requests.tokenize import normalize_tokenize
 from yibu.gateway.requests.toolchoice import demands_call
 from yibu.gateway.schemas.base import Strict, validator
 from yibu.gateway.schemas.chat import ChatRequest
@@ -232,3 +231,24 @@ def _short(value: object) -> str:
         value = value[:40]
     text = orjson.dumps(value).decode() if not isinstance(value, int) else str(value).lower()
     return text if len(text) <= 40 else text[:37] + "…"
+
+
+def normalize_tokenize(body: Body) -> None:
+    """Give the text both of its names: vLLM takes ``prompt``, llama.cpp ``content``, and llama.cpp
+    cuts a text that it does not find into no tokens, without a word.
+
+    Raises:
+        InvalidRequestError: there is neither a text nor messages.
+    """
+    if "prompt" in body:
+        body["content"] = body["prompt"]
+        body.setdefault("add_special", body.get("add_special_tokens", True))
+    elif "content" in body:
+        body["prompt"] = body["content"]
+        body.setdefault("add_special_tokens", bool(body.get("add_special")))
+    elif "messages" not in body:
+        raise InvalidRequestError(
+            tr("'prompt' is missing: the text to cut into tokens; a chat goes into 'messages'"),
+            param="prompt",
+            code="missing_required_parameter",
+        )

@@ -26,7 +26,7 @@ from yibu.node.scheduler import types as records
 from yibu.node.scheduler.types import Generation
 from yibu.node.state import SavedReplica
 from yibu.node.supervisor.replica import Replica
-from yibu.node.supervisor.sleep import levels
+from yibu.node.supervisor.sleeper import levels
 from yibu.node.supervisor.start_gate import StartGate
 from yibu.node.tasks import cancelled, first_of
 from yibu.planner.ledger import Beside, Coming

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from yibu.errors import EngineStartError
-from yibu.node.supervisor.restart import RestartPolicy
 from yibu.node.timings import Timings
 from yibu.routing import Failure
+
+
+class RestartPolicy:
+    """When an engine that failed is started again: exponential back-off with jitter, and an end to it.
+
+    Decisions only, without a clock.
+
+    ``failure_limit`` failures within ``failure_window`` mean that restarting does not help.
+    """
+
+    def __init__(self, timings: Timings, rng: random.Random | None = None) -> None:
+        self._timings = timings
+        self._rng = rng or random.SystemRandom()
+        self._failures: deque[float] = deque()
+
+    @property
+    def failures(self) -> int:
+        return len(self._failures)
+
+    def failed(self, now: float) -> float | None:
+        """Note a failure at ``now``; seconds to wait before the restart, None: give up."""
+        timings = self._timings
+        self._failures.append(now)
+        while self._failures[0] <= now - timings.failure_window:
+            self._failures.popleft()
+        if len(self._failures) >= timings.failure_limit:
+            return None
+        delay = timings.backoff_first * 2.0 ** (len(self._failures) - 1)
+        spread = 1 + timings.backoff_jitter * self._rng.uniform(-1, 1)
+        return min(delay, timings.backoff_cap) * spread
+
+    def ready_for(self, seconds: float) -> None:
+        """The engine has been ready so long before it failed."""
+        if seconds >= self._timings.healthy_after:
+            self._failures.clear()
+
+    def reset(self) -> None:
+        """A person asked for a restart: earlier failures do not count against it."""
+        self._failures.clear()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,7 @@ from yibu.node.machine import ports
 from yibu.node.scheduler.starts import Start
 from yibu.node.supervisor.failures import Failed, Failures
 from yibu.node.supervisor.orders import Orders
-from yibu.node.supervisor.sleep import Asleep, SleepError
-from yibu.node.supervisor.sleeper import Sleeper
+from yibu.node.supervisor.sleeper import Asleep, Sleeper, SleepError
 from yibu.node.supervisor.watch import Watch
 from yibu.redaction import register, register_environment
 from yibu.routing import ReplicaStatus, State
