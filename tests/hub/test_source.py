@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ PART = st.from_regex(r"[A-Za-z0-9 _+@一-龥-]{1,12}(\.[a-z0-9]{1,6})?", fullmat
     lambda part: part == part.strip()
 )
 FILE = st.lists(PART, min_size=1, max_size=3).map("/".join)
-REVISION = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,10}(/[A-Za-z0-9_]{1,5})?", fullmatch=True)
+REVISION = st.from_regex(
+    r"[A-Za-z0-9_一-龥][A-Za-z0-9._@#%一-龥-]{0,10}(/[A-Za-z0-9_测]{1,5})?", fullmatch=True
+).filter(lambda name: not re.search(r"\.\.|\.lock|[./]$|\./|%[0-9A-Fa-f]{2}", name))
 VERSION = st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,3}){0,3}(rc[0-9])?(\+cpu)?", fullmatch=True)
 DIST = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,10}[A-Za-z0-9])?", fullmatch=True)
 
@@ -23,7 +27,7 @@ REPOSITORIES = st.builds(
     Source,
     st.sampled_from(["modelscope", "hf"]),
     st.builds("{}/{}".format, NAME, NAME),
-    st.none() | REVISION.filter(safe_member),
+    st.none() | REVISION,
     st.none() | FILE,
 )
 PACKAGES = st.builds(
@@ -289,3 +293,17 @@ def test_a_revision_is_never_dropped(text: str, meant: Source) -> None:
 def test_an_encoded_revision_leads_nowhere_else(revision: str) -> None:
     with pytest.raises(SourceError, match="a branch, a tag or a commit"):
         parse_source(f"modelscope:org/x@{revision}")
+
+
+@given(st.text("ab测1./@{}#%~^:?*[]\\- \t()", min_size=1, max_size=12) | REVISION)
+def test_a_revision_is_whatever_git_takes_for_a_branch(name: str) -> None:
+    asked = subprocess.run(["git", "check-ref-format", f"refs/heads/{name}"], check=False)
+    try:
+        found = with_revision(Source("hf", "org/x"), name.replace("%", "%25"))
+    except SourceError:
+        # "-x" is an option to every command, and "@" no branch's name.
+        assert asked.returncode != 0 or name[0] in "-@"
+    else:
+        assert asked.returncode == 0
+        assert found.revision == name
+        assert parse_source(str(found)) == found

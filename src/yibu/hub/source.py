@@ -39,7 +39,10 @@ from yibu.messages import tr
 _REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]*")
 _WHEEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[A-Za-z0-9][A-Za-z0-9._!+-]*")
 _DIST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*")
+_NO_REVISION = re.compile(r"^[-.]|[\s~^:?*\[\\]|\.\.|@\{|/\.|\.lock(?:/|$)|[./]$|^@$")
+"""What git allows in no branch or tag (git-check-ref-format(1)); any other text may be one."""
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and bytes of an argument that are not UTF-8: no address can carry them."""
 _PREFIX = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*):(?=\S)(.*)", re.DOTALL)
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _A_FILE = re.compile(r"[^:@#\s/]+(?:/[^:@#\s/]+)?\.(?:gguf|safetensors)", re.IGNORECASE)
@@ -158,7 +161,7 @@ def safe_member(path: str) -> bool:
     """Whether ``path`` is a plain relative POSIX path that stays inside its directory."""
     if not path or path.startswith("/") or "\\" in path or len(path) > 1024:
         return False
-    if any(ord(character) < 32 or character == "\x7f" for character in path):
+    if _NO_TEXT.search(path):
         return False
     return all(part not in ("", ".", "..") for part in path.split("/"))
 
@@ -280,7 +283,7 @@ def _member(file: str, head: str, text: str) -> str:
 
 def _revision(revision: str, text: str) -> str:
     revision = urllib.parse.unquote(revision)  # release%2Fv1, out of an address
-    if not _REVISION.fullmatch(revision) or not safe_member(revision):
+    if _NO_REVISION.search(revision) or not safe_member(revision):
         raise SourceError(
             tr(
                 "{text!r} has the revision {revision!r}; a branch, a tag or a commit was expected.",

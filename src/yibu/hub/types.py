@@ -33,7 +33,9 @@ class Source:
     def __str__(self) -> str:
         if self.scheme == "local":
             return self.name
-        revision = f"@{self.revision}" if self.revision else ""
+        # "#" begins the file, and "%" an encoded character.
+        spelled = (self.revision or "").replace("%", "%25").replace("#", "%23")
+        revision = f"@{spelled}" if spelled else ""
         file = f"#{self.file}" if self.file else ""
         tag = f":{self.tag}" if self.tag else ""
         return f"{self.scheme}:{self.name}{tag}{revision}{file}"
