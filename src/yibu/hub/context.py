@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from yibu.hub.headers import HeaderChooser, first_usual
 from yibu.hub.http import HttpClient
 from yibu.hub.partial import DISK_FULL_ERRNOS
 from yibu.hub.progress import Meter
-from yibu.hub.records import Record, Records
+from yibu.hub.records import Record, Records, slug
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
 from yibu.messages import tr
@@ -86,6 +87,17 @@ def check_room(directory: Path, needed: int, what: str) -> None:
                 "MODELSCOPE_CACHE, HF_HOME"
             ),
         )
+
+
+def pull_lock(source: Source, store: Path, workspace: Path | None) -> Path:
+    """What a pull of the source holds: of a hub's repository, in ``workspace``, yibu's corner of that
+    hub's cache, which several stores may share."""
+    if workspace is None:
+        return store / "locks" / f"{slug(source)}.lock"
+    writable = os.access(existing_parent(workspace), os.W_OK)
+    # A cache that others keep, and we may only read, can still be complete.
+    locks = workspace if writable else store / "locks"
+    return locks / f"{slug(Source(source.scheme, source.name))}.lock"
 
 
 def existing_parent(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ class Evidence:
     md5: str | None = None
     """An S3-like store's ETag, which is the content's MD5 unless it is encrypted: equal, it proves
     the bytes; unequal, it proves nothing."""
+    version: str = ""
+    """What changes when the file does, a line each: its ETag, and when it was last modified."""
 
 
 def evidence(response: requests.Response) -> Evidence:
@@ -46,11 +49,11 @@ def evidence(response: requests.Response) -> Evidence:
         if size.isascii() and size.isdigit():
             found = replace(found, expected=replace(found.expected, size=int(size)))
     if (md5 := response.headers.get("Content-MD5")) and response.status_code == 200:
-        try:
+        with contextlib.suppress(binascii.Error):  # not the digest that it should be
             found = replace(found, md5=base64.b64decode(md5, validate=True).hex())
-        except binascii.Error:
-            return found
-    return found
+    etag = response.headers.get("ETag", "").strip().removeprefix("W/")
+    version = (etag, response.headers.get("Last-Modified", "").strip())
+    return replace(found, version="\n".join(filter(None, version)))
 
 
 def _tag(value: str) -> str:

@@ -30,7 +30,7 @@ from yibu.hub import http, pages, tls
 from yibu.hub.completeness import missing_shards
 from yibu.hub.digest import Expected
 from yibu.hub.local import local_files
-from yibu.hub.repository import Listing, move
+from yibu.hub.protocol import Listing, move
 from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source

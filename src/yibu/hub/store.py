@@ -26,13 +26,14 @@ from yibu.hub.links import link_directory, make_links
 from yibu.hub.local import open_local
 from yibu.hub.packages import pull_package
 from yibu.hub.progress import Meter
+from yibu.hub.protocol import Hub
 from yibu.hub.quantization import Choice, Variant
 from yibu.hub.records import Record
-from yibu.hub.repository import Hub, pull_repository
+from yibu.hub.repository import pull_repository
 from yibu.hub.selection import select
 from yibu.hub.settings import HubSettings
 from yibu.hub.source import with_revision
-from yibu.hub.types import LocalModel, ProgressCallback, Source
+from yibu.hub.types import LocalModel, ProgressCallback, Scheme, Source
 from yibu.hub.upkeep import Upkeep
 from yibu.messages import tr
 from yibu.paths import Paths
@@ -45,8 +46,11 @@ class Store(Upkeep):
         self, paths: Paths, settings: HubSettings, choose: HeaderChooser = first_usual
     ) -> None:
         """``choose`` picks the quantization of a GGUF repository that has several."""
-        workspaces = (modelscope.workspace(settings), huggingface.workspace(settings))
-        super().__init__(paths.store, workspaces)
+        hubs: dict[Scheme, Path] = {
+            "modelscope": modelscope.workspace(settings),
+            "hf": huggingface.workspace(settings),
+        }
+        super().__init__(paths.store, hubs)
         self._choose = choose
         self._settings = settings
 

@@ -7,19 +7,20 @@ import difflib
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yibu.errors import HubError, HubNotFoundError, SourceError, VerificationError
-from yibu.hub.context import os_errors
+from yibu.hub.context import os_errors, pull_lock
 from yibu.hub.digest import Expected, check, digest
-from yibu.hub.links import prune, remove_links
 from yibu.hub.local import local_files, open_local
-from yibu.hub.locks import Lease, try_exclusive
+from yibu.hub.locks import READ_ONLY_ERRNOS, Lease, is_free, try_exclusive
 from yibu.hub.progress import Meter
 from yibu.hub.records import Proof, Record, RecordedFile, Records, now, slug
+from yibu.hub.removal import delete, earlier_commits
 from yibu.hub.repository import UNFINISHED
-from yibu.hub.types import ProgressCallback, Source
+from yibu.hub.types import ProgressCallback, Scheme, Source
 from yibu.messages import tr
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class StoredModel:
     changed: tuple[str, ...]
     """Files that are gone or do not look as they did when they were verified."""
     in_use: bool
+    superseded: bool
+    """An earlier commit of a model that was fetched anew since."""
     unverified: Mapping[str, Proof] = field(default_factory=dict)
     """Files that came without a hash to compare them with, and what was compared instead."""
 
@@ -85,21 +88,23 @@ class GcResult:
 class Upkeep:
     """The part of the store that needs no hub."""
 
-    def __init__(self, store: Path, workspaces: tuple[Path, ...]) -> None:
+    def __init__(self, store: Path, workspaces: Mapping[Scheme, Path]) -> None:
         """``workspaces``: yibu's own directories in the hubs' caches."""
         self._store = store
         self._records = Records(store)
         self._workspaces = workspaces
 
-    def lease(self, source: Source) -> Lease:
+    def lease(self, source: Source) -> AbstractContextManager[object]:
         """Say that the model is in use: ``remove`` and ``gc`` leave it alone until the lease is
-        released or this process ends.
-
-        Raises:
-            HubError: the store may only be read.
+        released or this process ends. From a store that may only be read, nothing can be removed.
         """
-        with os_errors(source):
-            return Lease(self._lease_path(source))
+        try:
+            with os_errors(source):
+                return Lease(self._lease_path(source))
+        except HubError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in READ_ONLY_ERRNOS:
+                return nullcontext()
+            raise
 
     def _lease_path(self, source: Source) -> Path:
         return self._store / "leases" / f"{slug(source)}.lock"
@@ -118,7 +123,8 @@ class Upkeep:
             len(record.files),
             record.pulled,
             tuple(record.changed()),
-            not _lock_free(self._lease_path(record.source)),
+            not all(map(is_free, self._leases(record))),
+            record.superseded,
             record.unverified,
         )
 
@@ -187,32 +193,52 @@ class Upkeep:
             )
         if record is None:
             raise self._unknown(source)
-        with os_errors(source), try_exclusive(self._lease_path(source)) as free:
-            if not free:
+        records = [record, *earlier_commits(record, self._records)]
+        with os_errors(source), self._nobody_needs(records):
+            freed = [size for each in records for size in delete(each, self._records)]
+        return RemoveResult(source, len(freed), sum(freed))
+
+    @contextmanager
+    def _nobody_needs(self, records: builtins.list[Record]) -> Iterator[None]:
+        """Keep nodes and pulls away from models that are to go.
+
+        Raises:
+            HubError: one of them is in use, or is being fetched.
+        """
+        source = records[0].source
+        with ExitStack() as held:
+            if not held.enter_context(try_exclusive(self._pull_lock(source))):
+                raise HubError(
+                    tr("{source} is being downloaded by another process.", source=source),
+                    hint=tr("Wait for its end, or stop that download first"),
+                )
+            leases = set().union(*map(self._leases, records))
+            if not all(held.enter_context(try_exclusive(lease)) for lease in leases):
                 raise HubError(
                     tr("{source} is in use by a running model.", source=source),
                     hint=tr("Stop it first: yibu down MODEL"),
                 )
-            for directory in record.links:
-                remove_links(directory, record)
-            shared = {
-                (other.root / file.path).resolve()
-                for other in self._records
-                if other.source != source
-                for file in other.files
-            }
-            paths = [record.root / file.path for file in record.files]
-            freed = [size for path in paths if (size := _delete(path, shared)) is not None]
-            for path in paths:
-                prune(path.parent, record.root)
-            _clear(record.root)
-            self._records.remove(source)
-        return RemoveResult(source, len(freed), sum(freed))
+            yield
+
+    def _pull_lock(self, source: Source) -> Path:
+        return pull_lock(source, self._store, self._workspaces.get(source.scheme))
+
+    def _leases(self, record: Record) -> set[Path]:
+        """What is held while the model is in use. Of an earlier commit nobody knows which of its
+        repository's models runs from it still."""
+        repository = (record.source.scheme, record.source.name)
+        others = [
+            each.source
+            for each in self._records
+            if record.superseded and (each.source.scheme, each.source.name) == repository
+        ]
+        return {self._lease_path(source) for source in (record.source, *others)}
 
     def gc(self, *, dry_run: bool = False) -> GcResult:
-        """Remove what nothing needs: partial files, half-made packages, records of nothing.
+        """Remove what nothing needs: partial files, half-made packages, records of nothing, earlier
+        commits of a model.
 
-        Files in the hubs' caches are left alone, and so is whatever a pull or a node holds.
+        Other files in the hubs' caches are left alone, and so is whatever a pull or a node holds.
         """
         removed = []
         for item in self._garbage():
@@ -223,9 +249,11 @@ class Upkeep:
                 shutil.rmtree(item.path)
             else:
                 item.path.unlink(missing_ok=True)
+        for record in [each for each in self._records if each.superseded]:
+            removed += self._collect(record, dry_run=dry_run)
         if not dry_run:
             for lock in (self._store / "leases").glob("*.lock"):
-                _lock_free(lock)  # whose last holder was killed: locking it once removes it
+                is_free(lock)  # whose last holder was killed: locking it once removes it
         return GcResult(tuple(removed), dry_run)
 
     def _garbage(self) -> Iterator[Garbage]:
@@ -246,12 +274,21 @@ class Upkeep:
         for path in self._records.unreadable():
             yield Garbage(path, _size(path), tr("a record that cannot be read"))
 
+    def _collect(self, record: Record, *, dry_run: bool) -> Iterator[Garbage]:
+        try:
+            with self._nobody_needs([record]):
+                freed = delete(record, self._records, dry_run=dry_run)
+        except HubError as error:
+            logger.info("%s", error.message)
+        else:
+            yield Garbage(record.root, sum(freed), tr("an earlier version of a model"))
+
     def _partials(self) -> Iterator[Garbage]:
         """Partial downloads, unless a pull runs: its lock is held as long as it does."""
         places = [(self._store / "locks", self._store / "partial")]
-        places += [(workspace, workspace) for workspace in self._workspaces]
+        places += [(workspace, workspace) for workspace in self._workspaces.values()]
         for locks, partial in places:
-            if not all(_lock_free(lock) for lock in sorted(locks.glob("*.lock"))):
+            if not all(is_free(lock) for lock in sorted(locks.glob("*.lock"))):
                 logger.info("a pull runs in %s: its partial files stay", partial)
                 continue
             for path in sorted(partial.iterdir()) if partial.is_dir() else ():
@@ -259,9 +296,7 @@ class Upkeep:
                     yield Garbage(path, _size(path), tr("an unfinished download"))
 
     def _free(self, name: str) -> bool:
-        return all(
-            _lock_free(self._store / folder / f"{name}.lock") for folder in ("locks", "leases")
-        )
+        return all(is_free(self._store / folder / f"{name}.lock") for folder in ("locks", "leases"))
 
     def _unknown(self, source: Source) -> HubNotFoundError:
         names = [str(record.source) for record in self._records]
@@ -283,55 +318,6 @@ def _record_local(source: Source) -> Record:
         relative = path.relative_to(root).as_posix()
         files.append(RecordedFile(relative, found.size, found.sha256, path.stat().st_mtime_ns))
     return Record(source, "", root, tuple(files), pulled=now())
-
-
-def _delete(path: Path, shared: set[Path]) -> int | None:
-    """Unlink a file, and the blob behind it where no other snapshot points to it."""
-    blob = path.resolve()
-    if blob in shared or not (path.exists() or path.is_symlink()):
-        return None
-    size = blob.stat().st_size if blob.exists() else 0
-    linked = path.is_symlink()
-    path.unlink()
-    if not linked:
-        return size
-    snapshots = next((parent for parent in path.parents if parent.name == "snapshots"), None)
-    # The cache, or a part of it, may lie behind a link to another disk.
-    if snapshots is None or blob.parent != (snapshots.parent / "blobs").resolve():
-        return 0  # a link to somewhere else: what it points to is not ours
-    if any(other.is_symlink() and other.resolve() == blob for other in snapshots.rglob("*")):
-        return 0
-    blob.unlink(missing_ok=True)
-    return size
-
-
-def _clear(root: Path) -> None:
-    """Remove what a hub's cache keeps beside a snapshot's files, where the last of them went: its SDK
-    calls a repository without snapshots corrupted, and goes on listing an empty one."""
-    prune(root, root.parent)
-    # A revision may have slashes: snapshots/release/v1.
-    snapshots = next((parent for parent in root.parents if parent.name == "snapshots"), None)
-    if snapshots is None or root.exists():
-        return
-    repository, commit = snapshots.parent, root.name
-    prune(root.parent, snapshots)
-    for reference in list((repository / "refs").rglob("*")):
-        if reference.is_file() and reference.read_text().strip() == commit:
-            reference.unlink()
-            prune(reference.parent, repository)
-    (repository / "trees" / f"{commit}.json").unlink(missing_ok=True)
-    shutil.rmtree(repository / ".no_exist" / commit, ignore_errors=True)
-    for name in ("blobs", "refs", "trees", ".no_exist"):
-        prune(repository / name, repository)
-    if list(repository.iterdir()) == [snapshots]:
-        prune(snapshots, repository.parent)
-
-
-def _lock_free(path: Path) -> bool:
-    if not path.exists():
-        return True
-    with try_exclusive(path) as free:
-        return free
 
 
 def _size(path: Path) -> int:

@@ -87,10 +87,13 @@ def stored_source(text: str, store: Store, context: Context) -> Source:
     entry = config_file.load(path, env=context.env).model(text) if path else None
     if entry is not None and entry.source:
         return resolve_source(entry.source, entry.directory or context.directory)
-    here = {stored.source for stored in store.list()}
+    here = store.list()
+    if exact := [stored.source for stored in here if str(stored.source) == text]:
+        return exact[0]
+    # An earlier commit has no name but its own.
+    sources = {stored.source for stored in here if not stored.superseded}
     named = sorted(
-        (s for s in here if text in (str(s), s.name, s.name.rpartition("/")[2], _served(s))),
-        key=str,
+        (s for s in sources if text in (s.name, s.name.rpartition("/")[2], _served(s))), key=str
     )
     if len(named) == 1:
         return named[0]

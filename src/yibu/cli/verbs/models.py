@@ -80,6 +80,7 @@ def ls(as_json: JsonOption = False) -> None:
             "verified": not stored.unverified if as_json else _verified(stored.unverified),
             "unverified": dict(stored.unverified),
             "path": str(stored.path),
+            "superseded": stored.superseded,
         }
         for stored in store.list()
     ]
@@ -155,7 +156,7 @@ def verify(
 def gc(
     dry_run: Annotated[bool, option("Only say what would go.", "--dry-run")] = False,
 ) -> None:
-    """Remove what no model needs: broken-off downloads, files without a record."""
+    """Remove what no model needs: broken-off downloads, files without a record, earlier commits."""
     result = open_store(Context.here()).gc(dry_run=dry_run)
     for item in result.garbage:
         output.data(f"{item.path}  {output.size(item.size)}  {item.reason}")
