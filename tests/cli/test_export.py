@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from tests.e2e.home import Home
-from tests.export.deployments import SMOL
+from tests.export.deployments import QWEN, SMOL
 
 FORMATS = {
     "systemd": ["yibu.env", "yibu.service", "yibu.yaml"],
@@ -55,6 +56,28 @@ def test_variables_need_not_be_set_where_it_is_exported(home: Home) -> None:
     assert "NOWHERE_SET=" in (home.root / "out/.env.example").read_text()
     # This machine's own settings are not the file's.
     assert "NOR_THIS" in (home.root / "out/compose.yaml").read_text()
+
+
+def test_files_are_mounted_where_the_container_s_yibu_looks_for_them(home: Home) -> None:
+    """Sources and adapters are completed for this machine before they are checked, and not in the export."""
+    (home.root / "模型").mkdir()
+    for name in ("模型/千问.gguf", "legal.gguf"):
+        (home.root / name).write_text("x")
+    lora = {"options": {"lora": {"legal": "./legal.gguf"}}}
+    home.write([SMOL | {"source": "./模型/千问.gguf"}, QWEN | lora])
+    home.yibu("export", "compose")
+    made = yaml.safe_load((home.root / "compose/compose.yaml").read_text())
+    volumes = made["services"]["yibu"]["volumes"]
+    assert {one["target"] for one in volumes if isinstance(one, dict)} == {
+        "/etc/yibu/模型/千问.gguf",
+        "/etc/yibu/legal.gguf",
+    }
+    said = home.yibu("export", "k8s")
+    assert "/models/千问.gguf" in said.stderr
+    assert (
+        f"{home.root}/legal.gguf as /models/legal.gguf"
+        in (home.root / "k8s/configmap.yaml").read_text()
+    )
 
 
 def test_it_says_where_it_cannot_know_of_gpus(home: Home) -> None:

@@ -96,6 +96,12 @@ def test_it_asks_for_gpus_as_the_models_need_them(tmp_path: Path) -> None:
     assert devices(SMOL) is None
     assert devices(QWEN) == 2
     assert devices(QWEN | {"replicas": 2}) == 4
+    assert devices(QWEN, QWEN | {"name": "b", "replicas": 2}) == 6
+    group = {"group": "turns"}
+    assert devices(QWEN | group, QWEN | {"name": "b", "replicas": 2} | group) == 4
+    cuda = {"name": "s", "source": "iic/SenseVoiceSmall", "options": {"device": "cuda"}}
+    assert devices(cuda) == 1
+    assert devices(cuda, QWEN) == 2
     # Their numbers are the machine's, and a container counts its own from 0.
     assert devices(QWEN | {"gpus": [2, 3]}) == "all"
     assert devices(SMOL, gpus=1) == 1
@@ -186,6 +192,20 @@ def test_local_files_are_mounted_where_the_container_looks_for_them(tmp_path: Pa
     assert {k: v for k, v in mounts.items() if k not in python} == expected
     config = config_file.parse(made.text.encode(), "yibu.yaml", env=placeholders(made.text, {}))
     assert config.models[0].source == "./model.gguf"
+
+
+def test_a_path_has_no_variables_of_compose(tmp_path: Path) -> None:
+    folder = tmp_path / "$HOME"
+    folder.mkdir()
+    (folder / "keys").write_text("x\n")
+    (folder / "千问.gguf").write_text("x")
+    files = compose.export(
+        deployment(folder, [SMOL | {"source": "./千问.gguf"}], api_key_file="keys"), "debian"
+    )
+    document = yaml.safe_load(files["compose.yaml"].text)
+    mount = document["services"]["yibu"]["volumes"][-1]
+    assert mount["source"] == f"{folder}/千问.gguf".replace("$", "$$")
+    assert document["secrets"]["api_keys"]["file"].endswith("/$$HOME/keys")
 
 
 def test_the_base_is_the_one_that_is_named(tmp_path: Path) -> None:

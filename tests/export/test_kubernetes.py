@@ -108,6 +108,8 @@ def test_secrets_are_referred_to(tmp_path: Path) -> None:
         "name": "yibu-secrets",
         "key": "FIRST_KEY",
     }
+    # A mirror and a proxy are needed as in Compose, where the secret has them.
+    assert env["PIP_INDEX_URL"]["valueFrom"]["secretKeyRef"]["optional"] is True
     (tmp_path / "keys").write_text("never-to-be-seen\n")
     made = kubernetes.export(deployment(tmp_path, **CASES["key file"]), Cluster())
     assert not any("never-to-be-seen" in file.text for file in made.values())

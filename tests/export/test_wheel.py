@@ -14,7 +14,9 @@ import pytest
 from packaging.licenses import canonicalize_license_expression
 from packaging.requirements import Requirement
 
+from tests.export.deployments import deployment
 from yibu import __version__
+from yibu.export import compose
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 REPOSITORY = Path(__file__).parents[2]
@@ -93,3 +95,11 @@ def test_the_sdist_has_what_it_takes_to_build_and_test(distributions: Path) -> N
     expected = {name for folder in ("src", "tests", "docs", "scripts") for name in tracked(folder)}
     assert expected <= names
     assert {"pyproject.toml", "LICENSE", "NOTICE", "README.md"} <= names
+
+
+def test_the_image_is_built_with_this_wheel(distributions: Path, tmp_path: Path) -> None:
+    """With the file, not by name: an index may have a package of this name that is somebody else's."""
+    files = compose.export(deployment(tmp_path), "debian")
+    (made,) = distributions.glob("*.whl")
+    assert f"ARG YIBU=/tmp/wheels/{made.name}\n" in files["Dockerfile"].text
+    assert made.name in files["wheels/README"].text

@@ -48,7 +48,7 @@ def _compose(deployment: Deployment) -> str:
                 "gateway.api_key_file. The container's user has to own it, with mode 0600:\n"
                 "yibu refuses a file of keys that others may read."
             ),
-            "api_keys": {"file": str(key_file)},
+            "api_keys": {"file": _plain(str(key_file))},
         }
     steps = tr(
         "Written by `yibu export compose`.\n"
@@ -150,7 +150,12 @@ def _environment(deployment: Deployment) -> dict[str, str | None]:
 
 def _volumes(deployment: Deployment) -> list[Any]:
     local = [
-        {"type": "bind", "source": str(path.here), "target": path.inside, "read_only": True}
+        {
+            "type": "bind",
+            "source": _plain(str(path.here)),
+            "target": _plain(path.inside),
+            "read_only": True,
+        }
         for path in deployment.local
     ]
     return [
@@ -159,6 +164,11 @@ def _volumes(deployment: Deployment) -> list[Any]:
         f"./yibu.yaml:{CONFIG_FOLDER}/yibu.yaml:ro",
         *local,
     ]
+
+
+def _plain(text: str) -> str:
+    """A path without variables: Compose puts their values into every text of its file."""
+    return text.replace("$", "$$")
 
 
 def _gpus(deployment: Deployment, notes: Notes) -> dict[str, Any]:

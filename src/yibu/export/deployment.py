@@ -118,8 +118,12 @@ def describe(
     name: str = "yibu",
     gpus: int | None = -1,
     image: str | None = None,
+    written: Sequence[ModelConfig] | None = None,
 ) -> Deployment:
     """The deployment of a file that was loaded; ``gpus``: -1 finds their number from the models.
+
+    ``written``: the models with their paths as the file has them, where those of ``config`` are completed
+    for this machine.
 
     Raises:
         UsageError: the name is none for a container.
@@ -140,7 +144,7 @@ def describe(
         config=config,
         text=text if text.endswith("\n") else text + "\n",
         variables=variables,
-        local=tuple(_local_paths(config, env)),
+        local=tuple(_local_paths(config.models if written is None else written, env)),
         gpus=_gpus(config.models) if gpus == -1 else gpus,
         image=image or f"yibu:{__version__}",
     )
@@ -190,22 +194,29 @@ def _secrets(value: Any, at: tuple[str | int, ...]) -> Iterator[tuple[str | int,
 
 
 def _gpus(models: Sequence[ModelConfig]) -> int:
-    """How many GPUs the models need beside each other, as far as their entries say."""
-    highest, further = 0, 0
+    """How many GPUs the models need beside each other, as far as their entries say. Of a group whose models
+    take turns the largest counts."""
+    highest, needed = 0, dict[str, int]()
     for model in models:
+        group = model.group.name if model.group and model.group.swap else f"/{model.name}"
         if model.gpus is not None:
             highest = max([highest, *(index + 1 for index in model.gpus)])
-        elif (engine := registry.candidates(model)[0]).for_gpus and model.engine is not None:
+            continue
+        engine = registry.candidates(model)[0]
+        if engine.for_gpus and model.engine is not None:
             asked = engine.request(model, None)
             each = (asked.tensor_parallel or 1) * asked.pipeline_parallel * asked.data_parallel
-            further += each * (model.autoscale.max if model.autoscale else model.replicas)
-    return max(highest, further)
+            each *= model.autoscale.max if model.autoscale else model.replicas
+            needed[group] = max(each, needed.get(group, 0))
+        elif str(model.options.get("device", "")).startswith("cuda"):  # beside others on their GPU
+            highest = max(highest, 1)
+    return max(highest, sum(needed.values()))
 
 
-def _local_paths(config: Config, env: Mapping[str, str]) -> Iterator[LocalPath]:
+def _local_paths(models: Sequence[ModelConfig], env: Mapping[str, str]) -> Iterator[LocalPath]:
     """Files and folders that the models name, each once; programs of the system are the image's."""
     seen: set[str] = set()
-    for model in config.models:
+    for model in models:
         texts = [model.source, *model.flags, *_texts(model.options)]
         for text in texts:
             if not text or text.startswith(_SYSTEM) or len(text) > 1000 or "\n" in text:

@@ -14,6 +14,8 @@ MODELSCOPE = (
 )
 """ModelScope's own image with Python 3.11; a newer tag is given as it is."""
 
+_WHEEL = f"yibu-{__version__}-py3-none-any.whl"
+"""As a file, not by name: an index may have a package of this name that is somebody else's."""
 _COMPILER = " g++ python3-dev"
 """Engines on GPUs compile kernels as they start (Triton, vLLM's torch.compile)."""
 
@@ -46,8 +48,9 @@ def _build_steps(deployment: Deployment, base: str) -> str:
         "Versions are those of the base image's Debian release."
     )
     index = tr(
-        "From the package index, or from a wheel in wheels/. A mirror: --build-arg PIP_INDEX_URL=…; one with\n"
-        "a password: --secret id=pip_conf,src=pip.conf, which stays out of the image and its history."
+        "yibu's wheel from wheels/ (wheels/README says how it is made), what it needs from the package index.\n"
+        "A mirror: --build-arg PIP_INDEX_URL=…; one with a password: --secret id=pip_conf,src=pip.conf, which\n"
+        "stays out of the image and its history."
     )
     return f"""\
 # syntax=docker/dockerfile:1
@@ -71,7 +74,7 @@ RUN apt-get update \\
  && install -d -o "${{UID}}" -g "${{GID}}" {DATA} {MODELS}
 
 {comment(index)}
-ARG YIBU=yibu=={__version__}
+ARG YIBU=/tmp/wheels/{_WHEEL}
 ARG PIP_INDEX_URL
 ARG PIP_NO_INDEX
 COPY wheels/ /tmp/wheels/
@@ -132,9 +135,11 @@ def _ignored() -> str:
 
 def _wheels() -> str:
     return tr(
-        "Wheels in this folder are installed before those of the package index. For a build without one:\n\n"
-        "    pip download yibu -d wheels\n"
-        "    docker build --build-arg PIP_NO_INDEX=1 .\n\n"
-        "`yibu` is found in the index once it is published; until then: "
-        "pip wheel --no-deps -w wheels PATH_OF_THE_CLONE\n"
+        "The image is built with {wheel} from this folder. It is made from a clone:\n\n"
+        "    pip wheel --no-deps -w wheels PATH_OF_THE_CLONE\n\n"
+        "For a build without a package index, the wheels of all that it needs, made with Python 3.11 on Linux:\n\n"
+        "    pip wheel -w wheels PATH_OF_THE_CLONE\n"
+        "    docker build --build-arg PIP_NO_INDEX=1 -t {image} .\n",
+        wheel=_WHEEL,
+        image=f"yibu:{__version__}",
     )

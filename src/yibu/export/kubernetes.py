@@ -14,6 +14,7 @@ from yibu.export.deployment import (
     CONFIG_FOLDER,
     DATA,
     MODELS,
+    PASSED,
     USER,
     Deployment,
     File,
@@ -81,6 +82,10 @@ class _Objects:
     def _secret(self) -> str:
         return f"{self.deployment.name}-secrets"
 
+    @property
+    def _optional(self) -> list[str]:
+        return [name for name in PASSED if name not in self.deployment.secrets]
+
     def _object(self, version: str, kind: str, name: str, **body: Any) -> dict[str, Any]:
         metadata: dict[str, Any] = {"name": name}
         if self.cluster.namespace:
@@ -97,9 +102,14 @@ class _Objects:
         made = self._object("v1", "ConfigMap", name, data={"yibu.yaml": self.deployment.text})
         lines: list[str] = [tr("yibu.yaml as it was exported; it holds no secret.")]
         if self.deployment.local:
-            lines.append(tr("It names files that the models volume has to hold, by these paths:"))
+            lines.append(
+                tr(
+                    "It names files that no pod has. Copy them into the models volume, write their paths there\n"
+                    "in yibu.yaml, and export again:"
+                )
+            )
             lines += [
-                "  " + tr("{inside} (here {here})", inside=path.inside, here=path.here)
+                "  " + tr("{here} as {inside}", here=path.here, inside=f"{MODELS}/{path.here.name}")
                 for path in self.deployment.local
             ]
         return Notes().dump(made, top="\n".join(lines))
@@ -155,6 +165,10 @@ class _Objects:
                 f"  kubectl create secret generic {self._secret}{space} \\",
                 *(f"    {word}{' ' * bool(word)}\\" for word in wanted[:-1]),
                 *(f"    {word}" for word in wanted[-1:]),
+                tr(
+                    "Where needed, it has keys of these names too: {names}",
+                    names=", ".join(self._optional),
+                ),
             ]
         )
 
@@ -264,6 +278,9 @@ class _Objects:
             found.append({"name": "YIBU_API_KEY_FILE", "value": f"{_KEY_FOLDER}/{_KEY_NAME}"})
         for name in self.deployment.secrets:
             reference = {"name": self._secret, "key": name}
+            found.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
+        for name in self._optional:
+            reference = {"name": self._secret, "key": name, "optional": True}
             found.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
         return found
 

@@ -146,9 +146,10 @@ def k8s(
     _say_gpus(made, gpus)
     for path in made.local:
         output.say(
-            "! yibu.yaml names {here}: a pod looks for it at {inside}.",
+            "! yibu.yaml names {here}, which no pod has: copy it into the models volume, and write its "
+            "path there, /models/{name}, in yibu.yaml.",
             here=path.here,
-            inside=path.inside,
+            name=path.here.name,
         )
     output.say(
         "Next: the secret, as the head of {target}/statefulset.yaml says; kubectl apply "
@@ -188,11 +189,14 @@ def _deployment(
     text = document.decode(config_file.content(path), str(path))
     env = {name: value for name, value in here.env.items() if not name.startswith("YIBU_")}
     config = gateway_settings(config_file.load(path, env=placeholders(text, env)))
-    if config.models:
+    written = config.models
+    if written:
         chosen = choose((), config, here.directory)
         check_options(chosen.models, here)
         config = replace(config, models=tuple(chosen.models))
-    return describe(config, text, here.env, name=name, gpus=_number(gpus), image=image)
+    return describe(
+        config, text, here.env, name=name, gpus=_number(gpus), image=image, written=written
+    )
 
 
 def _number(gpus: str | None) -> int | None:
