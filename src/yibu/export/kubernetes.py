@@ -276,11 +276,10 @@ class _Objects:
         ]
         if self.deployment.key_file is not None:
             found.append({"name": "YIBU_API_KEY_FILE", "value": f"{_KEY_FOLDER}/{_KEY_NAME}"})
-        for name in self.deployment.secrets:
-            reference = {"name": self._secret, "key": name}
-            found.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
-        for name in self._optional:
-            reference = {"name": self._secret, "key": name, "optional": True}
+        for name in (*self.deployment.secrets, *self._optional):
+            reference: dict[str, Any] = {"name": self._secret, "key": name}
+            if name in self._optional:
+                reference["optional"] = True
             found.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
         return found
 
