@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -35,8 +36,6 @@ from yibu.config.keys import check_exposure
 from yibu.config.settings import Settings
 from yibu.engines import registry
 from yibu.engines.causes import Explanation, explain
-from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.gateway import collector
@@ -48,27 +47,25 @@ from yibu.gateway.monitoring import tracing
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
 from yibu.gateway.operations import build_validators
 from yibu.gateway.server import GatewayServer
-from yibu.hub.settings import OFFLINE_VARIABLE, HubSettings, moved_caches
+from yibu.hub.settings import OFFLINE_VARIABLE, moved_caches
 from yibu.hub.source import parse_source
-from yibu.hub.store import Store
-from yibu.management.context import Context
+from yibu.management.context import Context, open_environments, open_store
 from yibu.management.manager import NodeManager
 from yibu.messages import pack, tr
 from yibu.node.control.control import GatewayHandle
 from yibu.node.fleet.deploy import Deployer, Note
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.handover.holder_link import HolderLink
-from yibu.node.machine.hardware import gpus, probe
+from yibu.node.machine.hardware import gpus
 from yibu.node.node import Node
 from yibu.node.tasks import cancelled
 from yibu.node.timings import Timings
 from yibu.paths import Paths, describe
 from yibu.plain_errors import plain_error
 from yibu.planner.facts import read_facts
-from yibu.planner.types import Machine, ModelFacts
+from yibu.planner.types import ModelFacts
 from yibu.redaction import register, register_environment
 from yibu.resolve import Resolver, known_facts
-from yibu.resolve.quantization import by_plan
 
 _log = logging.getLogger(__name__)
 
@@ -142,19 +139,20 @@ async def serve(
     """
     register(*secrets)
     link = link or HolderLink()
+    context = Context(env, paths, Path(settings.file or "/").parent)
     front = Front(
         settings,
         LiveAccounts(paths.state / FILE),
         link,
-        Context(env, paths, Path(settings.file or "/").parent),
+        context,
         tracing.start(env, __version__),
-        later=later,
+        later=later and not handed.get("gateway"),
         given=handed.get("gateway", ()),
         replaces="handover" in handed,
     )
     node = Node(
         paths,
-        deployer(paths, env),
+        deployer(context),
         gateway=front.serve,
         prepare=front.bind,
         env={**env, **moved_caches(env)},
@@ -167,33 +165,25 @@ async def serve(
     await node.run(front.announce)
 
 
+@dataclass
 class Front:
     """The gateway in this process, from its port to its documented surface."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        accounts: LiveAccounts,
-        link: HolderLink,
-        context: Context,
-        traces: tracing.Tracing | None = None,
-        *,
-        later: bool = False,
-        given: Sequence[int] = (),
-        replaces: bool = False,
-    ) -> None:
-        """``later``: another server has the address until the control socket's ``open``; ``given``:
-        listening sockets that this process was started with; ``replaces``: an old node runs beside."""
-        config = settings.gateway
-        check_exposure(config.host, settings.digests, accounts=holds_keys(accounts.path))
-        self._later = later and not given
-        self._given = given
-        self._replaces = replaces
-        self._link = link
-        self._settings = settings
-        self._accounts = accounts
-        self._context = context
-        self._traces = traces
+    settings: Settings
+    accounts: LiveAccounts
+    link: HolderLink
+    context: Context
+    traces: tracing.Tracing | None
+    later: bool
+    """Another server has the address until the control socket's ``open``."""
+    given: Sequence[int]
+    """Listening sockets that this process was started with."""
+    replaces: bool
+    """An old node runs beside."""
+
+    def __post_init__(self) -> None:
+        held = holds_keys(self.accounts.path)
+        check_exposure(self.settings.gateway.host, self.settings.digests, accounts=held)
         self._own_key = secrets.token_urlsafe(32)
         """The command line's."""
         register(self._own_key)
@@ -203,46 +193,49 @@ class Front:
 
     def bind(self) -> None:
         """Take the port. Raises ConfigError."""
-        if not self._later:
-            self._listeners = open_listeners(self._settings.gateway, self._given)
+        if not self.later:
+            self._listeners = open_listeners(self.settings.gateway, self.given)
 
     @asynccontextmanager
     async def serve(self, fleet: Fleet) -> AsyncIterator[GatewayHandle]:
-        accounts = self._accounts
+        accounts, config = self.accounts, self.settings.gateway
         numbers = NodeMetrics(fleet.status, fleet.reserved, gpus)
-        manager = NodeManager(self._context, fleet, self._settings.file)
-        config, digests = self._settings.gateway, self._settings.digests
+        manager = NodeManager(self.context, fleet, self.settings.file)
         deps = GatewayDeps(
-            fleet, config, (), accounts, self._own_key, numbers, self._traces, manager
+            fleet, config, (), accounts, self._own_key, numbers, self.traces, manager
         )
         self._app = create_app(deps)
-        self._app.configure(config, digests)
+        self._app.configure(config, self.settings.digests)
         async with (
             accounts.running(),
             _counted(fleet, numbers),
             self._app.console.running(),
             _Shared(self._app.accounting, fleet) as shared,
         ):
-            if self._replaces:
+            if self.replaces:
                 shared.expect()
             server = GatewayServer(self._app, self._listeners)
-            self._handle = GatewayHandle("", self._own_key, server.hurry, accounts.sync, server)
-            self._handle.shared, self._handle.unwritten = shared, accounts.unwritten
-            self._handle.configure = partial(self._configure, server)
-            self._handle.attach = manager.attach
+            self._handle = GatewayHandle(
+                "",
+                self._own_key,
+                hurry=server.hurry,
+                sync=accounts.sync,
+                listeners=server,
+                unwritten=accounts.unwritten,
+                shared=shared,
+                start=partial(self._open, server),
+                configure=partial(self._configure, server),
+                attach=manager.attach,
+            )
             try:
-                if self._later:
-                    self._handle.start = partial(self._open, server)
-                else:
-                    await server.start()
-                    self._link.keep(server.descriptors())
-                    self._handle.url = server.url
+                if not self.later:
+                    await self._handle.listen(0)
                 yield self._handle
             finally:
                 await server.stop()
                 await shared.leave(accounts)
-                if self._traces is not None:
-                    await asyncio.to_thread(self._traces.close)
+                if self.traces is not None:
+                    await asyncio.to_thread(self.traces.close)
 
     async def _open(self, server: GatewayServer, patience: float) -> str:
         """Listen as soon as whoever has the address gives it up."""
@@ -255,7 +248,7 @@ class Front:
                     raise
                 await asyncio.sleep(_OPEN_POLL)
             else:
-                self._link.keep(server.descriptors())
+                self.link.keep(server.descriptors())
                 return server.url
 
     async def _configure(self, server: GatewayServer, settings: Settings) -> None:
@@ -264,7 +257,7 @@ class Front:
         log.configure(form=settings.gateway.log_format)
         if self._handle.url:  # it listens already
             self._handle.url = server.url
-            self._link.keep(server.descriptors())
+            self.link.keep(server.descriptors())
 
     async def announce(self, _fleet: Fleet) -> None:
         """Say that the node listens, then make ready what no model's start should wait for."""
@@ -360,22 +353,15 @@ async def _counted(fleet: Fleet, numbers: NodeMetrics) -> AsyncIterator[None]:
             await cancelled(counting)
 
 
-def deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
+def deployer(context: Context) -> Deployer:
     """What turns a model's entry into a launch plan on this machine, with a network or without."""
-    offline = _deployer(paths, {**env, OFFLINE_VARIABLE: "1"})
-    return dataclasses.replace(_deployer(paths, env), offline=offline)
+    offline = _deployer(context.with_env(**{OFFLINE_VARIABLE: "1"}))
+    return dataclasses.replace(_deployer(context), offline=offline)
 
 
-def _deployer(paths: Paths, env: Mapping[str, str]) -> Deployer:
-    environments = EnvironmentManager(
-        paths.environments, IndexSettings.from_pip(env), env=env, compiled=paths.compiled
-    )
-    resolver = Resolver(environments)
-
-    def machine() -> Machine:
-        return probe(env.get("CUDA_VISIBLE_DEVICES"))
-
-    store = Store(paths, HubSettings.from_env(env), by_plan(resolver, machine))
+def _deployer(context: Context) -> Deployer:
+    environments, store = open_environments(context), open_store(context)
+    resolver, machine = Resolver(environments), context.machine
 
     def foresee(source: str) -> ModelFacts | None:
         here = store.find(parse_source(source)) is not None

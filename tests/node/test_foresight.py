@@ -18,7 +18,9 @@ from yibu.config import ModelConfig
 from yibu.daemon import deployer
 from yibu.errors import HubError
 from yibu.hub.types import LocalModel, ProgressCallback
+from yibu.management.context import Context
 from yibu.node.fleet.fleet import Fleet
+from yibu.node.machine import hardware
 from yibu.paths import Paths
 from yibu.planner.ledger import Beside, Coming, Reservation
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
@@ -59,7 +61,7 @@ def environment(hub: HubServer, paths: Paths, tmp_path: Path) -> dict[str, str]:
 
 
 def test_headers_say_what_a_model_needs(hub: HubServer, paths: Paths, tmp_path: Path) -> None:
-    real = deployer(paths, environment(hub, paths, tmp_path))
+    real = deployer(Context(environment(hub, paths, tmp_path), paths, tmp_path))
     facts = real.foresee("hf:org/small")
     assert facts is not None
     assert (facts.weight_bytes, facts.layers, facts.estimated) == (2_048_000, 2, False)
@@ -87,7 +89,9 @@ def test_headers_say_what_its_chat_template_takes(
     hub: HubServer, paths: Paths, tmp_path: Path, files: dict[str, bytes], found: tuple[bool, bool]
 ) -> None:
     hub.repos["org/small"] |= files
-    facts = deployer(paths, environment(hub, paths, tmp_path)).foresee("hf:org/small")
+    facts = deployer(Context(environment(hub, paths, tmp_path), paths, tmp_path)).foresee(
+        "hf:org/small"
+    )
     assert facts is not None
     assert (facts.chat_template, facts.template_takes_tools) == found
 
@@ -95,12 +99,11 @@ def test_headers_say_what_its_chat_template_takes(
 def test_it_has_its_share_of_cores_and_memory(
     hub: HubServer, paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from yibu import daemon
     from yibu.planner.types import Machine
 
     machine = Machine("m", 8, 8, 64 * GIB, 20 * GIB)
-    monkeypatch.setattr(daemon, "probe", lambda *_: machine)
-    real = deployer(paths, environment(hub, paths, tmp_path))
+    monkeypatch.setattr(hardware, "probe", lambda *_: machine)
+    real = deployer(Context(environment(hub, paths, tmp_path), paths, tmp_path))
     facts = real.foresee("hf:org/small")
     config = ModelConfig(name="a", source="hf:org/small")
 

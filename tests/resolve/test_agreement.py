@@ -113,7 +113,7 @@ async def launched(
     context: Context, models: list[ModelConfig], machine: Machine
 ) -> list[list[LaunchSpec] | YibuError]:
     """What the node would start of each, all of them asked for at once; or its refusal."""
-    real = deployer(context.paths, {})
+    real = deployer(Context({}, context.paths, context.directory))
 
     def pull(source: str, progress: ProgressCallback) -> LocalModel:
         # What detects speech comes from an index: its files are no part of this.
@@ -187,7 +187,6 @@ def test_plan_shows_what_the_node_launches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here = MACHINES[machine]
-    monkeypatch.setattr("yibu.daemon.probe", lambda *_: here)
     monkeypatch.setattr(hardware, "probe", lambda *_: here)
     paths = Paths.from_env({"YIBU_HOME": str(tmp_path / "home")})
     context = Context({}, paths, files)

@@ -80,22 +80,19 @@ def _collect(faults: list[YibuError], action: Callable[[], T]) -> T | None:
 
 def check_model(model: ModelConfig, context: Context) -> None:
     """Raises YibuError for a chosen model's source, engine or option that cannot be used."""
-    from yibu.node.machine.hardware import probe
-
     facts = _facts(model, context)
     if facts is None and model.source:
         _check_options(model, context)
         return
-    resolver, machine = open_resolver(context), probe(context.env.get("CUDA_VISIBLE_DEVICES"))
+    resolver, machine = open_resolver(context), context.machine()
     resolver.check(resolver.prepare(model, facts, machine), machine)
 
 
 def _check_options(model: ModelConfig, context: Context) -> None:
     """Hold the options against the engine that will serve the model, or may come to."""
     from yibu.engines import registry
-    from yibu.node.machine.hardware import probe
 
-    resolver, machine = open_resolver(context), probe(context.env.get("CUDA_VISIBLE_DEVICES"))
+    resolver, machine = open_resolver(context), context.machine()
     candidates = registry.candidates(model)
     faults: list[YibuError] = []
 

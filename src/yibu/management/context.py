@@ -41,6 +41,12 @@ class Context:
         """The same with other environment variables, for this command and a node it starts."""
         return dataclasses.replace(self, env={**self.env, **changes})
 
+    def machine(self) -> Machine:
+        """This machine as it is now, with the GPUs that this environment shows."""
+        from yibu.node.machine.hardware import probe
+
+        return probe(self.env.get("CUDA_VISIBLE_DEVICES"))
+
     @property
     def client(self) -> Client:
         """What talks to the node of this home."""
@@ -91,10 +97,9 @@ def open_store(context: Context, *, offline: bool = False, machine: Machine | No
 
     def choose(found: Sequence[Variant], headers: RemoteHeaders) -> Choice:
         # Only where there is a choice: the planner and the engines take a while to import.
-        from yibu.node.machine.hardware import probe
         from yibu.resolve.quantization import by_plan
 
-        here = machine or probe(context.env.get("CUDA_VISIBLE_DEVICES"))
+        here = machine or context.machine()
         return by_plan(open_resolver(context), lambda: here)(found, headers)
 
     settings = HubSettings.from_env(context.env)

@@ -24,7 +24,7 @@ from yibu.messages import tr
 from yibu.node.control.control import Control
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.history import History
-from yibu.node.machine.hardware import gpus, gpus_busy, probe
+from yibu.node.machine.hardware import gpus, gpus_busy
 from yibu.node.tasks import in_own_thread
 from yibu.planner.types import Gpu
 
@@ -84,7 +84,7 @@ class NodeManager:
         return self.file.models()
 
     def catalogue(self, word: str | None) -> list[dict[str, Any]]:
-        return catalogue.rows(word, probe(self._context.env.get("CUDA_VISIBLE_DEVICES")))
+        return catalogue.rows(word, self._context.machine())
 
     async def plan(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         held = await self._fleet.reserved()

@@ -105,13 +105,9 @@ def plan_beside(
     Raises:
         YibuError: a model cannot be found, read or served at all, or there is no such machine.
     """
-    from yibu.node.machine.hardware import probe
-
     if machine:
         running = ()
-        target = load_machine(machine)
-    else:
-        target = probe(context.env.get("CUDA_VISIBLE_DEVICES"))
+    target = load_machine(machine) if machine else context.machine()
     own = [p for p in running if any(generation_of(p.replica, model.name) for model in models)]
     others = [reservation for reservation in running if reservation not in own]
     notes = []

@@ -30,10 +30,8 @@ def search(
 ) -> None:
     """List the models that yibu knows by name, with their sizes, and which fit on this machine."""
     from yibu.management import catalogue
-    from yibu.node.machine.hardware import probe
 
-    machine = probe(Context.here().env.get("CUDA_VISIBLE_DEVICES"))
-    rows = catalogue.rows(word, machine)
+    rows = catalogue.rows(word, Context.here().machine())
     if not rows:
         raise UsageError(
             tr("The catalogue has nothing like {word!r}.", word=word),

@@ -120,9 +120,7 @@ def _environment(here: Context, name: str) -> str:
 
     if name in SPECS:
         return name
-    from yibu.node.machine.hardware import probe
-
-    return environment_named(name, has_gpu=bool(probe(here.env.get("CUDA_VISIBLE_DEVICES")).gpus))
+    return environment_named(name, has_gpu=bool(here.machine().gpus))
 
 
 def _build_of(engine: str, build: str) -> str:
