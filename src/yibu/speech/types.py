@@ -52,6 +52,17 @@ class Segment:
             length=max(0, self.length - samples),
         )
 
+    def before(self, seconds: float) -> Segment:
+        """Without its last ``seconds``, in frames of 10 ms."""
+        frames = int((self.duration - seconds) * 100)
+        samples = frames * SAMPLE_RATE // 100
+        return replace(
+            self,
+            samples=self.samples[:samples],
+            features=None if self.features is None else self.features[:frames],
+            length=min(self.length, samples),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Options:

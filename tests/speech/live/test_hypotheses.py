@@ -46,18 +46,34 @@ def test_a_long_utterance_is_not_recognized_from_its_beginning(
         for at in range(8 * STEP, len(samples), 4 * STEP):
             speech = Segment(3.0, samples[:at])
             heard: list[Recognized] = []
-            job = hypotheses.job(at / 16_000, Options(), lambda s=speech: s, heard.append)
-            segment = job.segment()
-            taken.append(segment.duration)
-            assert abs(job.seconds - segment.duration) < 0.02
-            [result] = loaded.recognizer.recognize([segment], [job.options])
-            shown += hypotheses.heard(result)
-            assert hypotheses.shown == shown
+            for job in hypotheses.jobs(at / 16_000, Options(), lambda s=speech: s, heard.append):
+                segment = job.segment()
+                taken.append(segment.duration)
+                assert abs(job.seconds - segment.duration) < 0.02
+                [result] = loaded.recognizer.recognize([segment], [job.options])
+                shown += hypotheses.heard(result)
+                assert hypotheses.shown == shown
         assert len(samples) / 16_000 > 25
         assert max(taken) < 6.0
         spoken_text = squeezed("".join(clip.text for clip in own))
         match = SequenceMatcher(None, squeezed(shown), spoken_text, autojunk=False)
         assert match.ratio() > 0.9
+
+
+def test_a_first_text_needs_no_second_one_later(loaded: Loaded, clips: list[Clip]) -> None:
+    """What is computed first is of two lengths of the speech, and what both say is shown."""
+    clip = next(clip for clip in clips if clip.text.startswith("nine one"))
+    start, end = (int(16_000 * at) for at in clip.marks[0][1:])
+    speech = Segment(3.0, clip.samples[max(0, start - 4_800) : end + 6_400])
+    hypotheses = Reheard(0.4, windowed=True)
+    jobs = hypotheses.jobs(speech.duration, Options(), lambda: speech, print)
+    segments = [job.segment() for job in jobs]
+    assert [segment.start for segment in segments] == [3.0, 3.0]
+    assert 0.29 < segments[1].duration - segments[0].duration < 0.32
+    results = loaded.recognizer.recognize(segments, [job.options for job in jobs])
+    assert "".join(map(hypotheses.heard, results)) == "nine"
+    [again] = hypotheses.jobs(speech.duration + 0.2, Options(), lambda: speech, print)
+    assert again.segment().duration == speech.duration
 
 
 def pieces(segment: Segment, loaded: Loaded, chunking: Chunking) -> list[str]:
@@ -166,7 +182,7 @@ def test_a_word_that_goes_on_in_the_next_chunk_is_said_whole(loaded: Loaded) -> 
     streamed._session = Saying(["你", "hel@@"], ["lo"], ["world"])  # type: ignore[assignment]
     shown = []
     for n in (1, 2):
-        job = streamed.job(0.6 * n, Options(), lambda: Segment(0.0, np.zeros(9_600, "f")), print)
+        [job] = streamed.jobs(0.6 * n, Options(), lambda: Segment(0.0, np.zeros(9_600, "f")), print)
         assert not streamed.wanted(60.0, 60.0, 1.0), "one at a time"
         assert job.recognize is not None
         shown.append(streamed.heard(job.recognize(job.segment())))

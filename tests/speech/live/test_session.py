@@ -230,9 +230,9 @@ class Waiting:
         self.name, self.heard_at, self.due = name, heard_at, due
         self.cost, self.shows, self.news = seconds, shows, due == NOT_DUE
 
-    def recognize_again(self) -> Job:
+    def recognize_again(self) -> list[Job]:
         segment = Segment(0.0, np.zeros(1, np.float32))
-        return Job(self.cost, Options(prompt=self.name), lambda: segment, lambda _: None)
+        return [Job(self.cost, Options(prompt=self.name), lambda: segment, lambda _: None)]
 
 
 def names(jobs: Sequence[Job]) -> list[str]:

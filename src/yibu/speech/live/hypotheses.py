@@ -18,8 +18,12 @@ from yibu.speech.words import behind
 if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
     from yibu.speech.models.paraformer_online import OnlineParaformer
 
-_FIRST_SECONDS = 0.55
-"""Of an utterance before it is recognized at all: pause before it included, no word is shorter."""
+_EAGER_FIRST, _PATIENT_FIRST = 0.75, 0.85
+"""Seconds of an utterance before it is recognized at all, the pause before it included, where there is time
+and where there is none."""
+_BACK_SECONDS = 0.3
+"""Of its end, without which it is recognized too the first time: two texts must agree before one is shown, and the
+second need not be waited for."""
 _EAGER_NEWS, _PATIENT_NEWS, _LEAST_NEWS = 0.1, 0.3, 0.2
 """Seconds of speech that a text needs beyond the last one: until one is shown where there is time for it and
 where there is none, and after."""
@@ -56,14 +60,14 @@ class Hypotheses(Protocol):
         partial texts have ``share`` of a worker's time."""
         ...
 
-    def job(
+    def jobs(
         self,
         seconds: float,
         options: Options,
         speech: Callable[[], Segment],
         deliver: Callable[[Answer], None],
-    ) -> Job:
-        """The next one, of about ``seconds`` of speech."""
+    ) -> list[Job]:
+        """What computes the next one, of about ``seconds`` of speech."""
         ...
 
     def heard(self, result: Recognized) -> str:
@@ -104,22 +108,28 @@ class Reheard:
     def wanted(self, seconds: float, idle: float, share: float) -> bool:
         if not self.shown and seconds < _EAGER_SECONDS:
             news = _PATIENT_NEWS - share * (_PATIENT_NEWS - _EAGER_NEWS)
-            return seconds >= _FIRST_SECONDS and seconds - self._seconds >= news - 0.001
+            first = _PATIENT_FIRST - share * (_PATIENT_FIRST - _EAGER_FIRST)
+            return seconds >= first - 0.001 and seconds - self._seconds >= news - 0.001
         return seconds - self._seconds >= _LEAST_NEWS and idle >= self._interval
 
-    def job(
+    def jobs(
         self,
         seconds: float,
         options: Options,
         speech: Callable[[], Segment],
         deliver: Callable[[Answer], None],
-    ) -> Job:
-        self._seconds, frames = seconds, self._frames
+    ) -> list[Job]:
+        frames, new = self._frames, not self._seconds
+        self._seconds = seconds
         options = replace(options, words=self._windowed, speakers=False)
-        return Job(
-            seconds - self.skipped, options, lambda: speech().after(frames), deliver,
-            final=False, spare=True,
-        )  # fmt: skip
+
+        def job(seconds: float, segment: Callable[[], Segment]) -> Job:
+            return Job(seconds, options, segment, deliver, final=False, spare=True)
+
+        whole = job(seconds - self.skipped, lambda: speech().after(frames))
+        if not new:
+            return [whole]
+        return [job(seconds - _BACK_SECONDS, lambda: speech().before(_BACK_SECONDS)), whole]
 
     def heard(self, result: Recognized) -> str:
         text = result.text
@@ -182,15 +192,16 @@ class Streamed:
     def wanted(self, seconds: float, idle: float, share: float) -> bool:  # noqa: ARG002 - by chunks
         return not self._busy and (seconds - self.skipped) * SAMPLE_RATE >= self._session.stride
 
-    def job(
+    def jobs(
         self,
         seconds: float,
         options: Options,
         speech: Callable[[], Segment],
         deliver: Callable[[Answer], None],
-    ) -> Job:
+    ) -> list[Job]:
         new, self._busy = seconds - self.skipped, True
-        return Job(new, options, speech, deliver, final=False, spare=True, recognize=self._hear)
+        hear = self._hear
+        return [Job(new, options, speech, deliver, final=False, spare=True, recognize=hear)]
 
     def _hear(self, speech: Segment) -> Recognized:
         """The text of the chunks that are new."""

@@ -40,7 +40,7 @@ class Candidate(Protocol):
     shows: bool
     """Whether a partial text of it was shown."""
 
-    def recognize_again(self) -> Job: ...
+    def recognize_again(self) -> list[Job]: ...
 
 
 class PartialQueue:
@@ -115,7 +115,7 @@ class PartialQueue:
             if taken and seconds < 0:
                 break
             self._waiting.discard(candidate)
-            taken.append(candidate.recognize_again())
+            taken += candidate.recognize_again()
         return taken
 
 

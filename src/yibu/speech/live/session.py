@@ -330,7 +330,7 @@ class LiveSession:
         else:
             self._withdraw()
 
-    def recognize_again(self) -> Job:
+    def recognize_again(self) -> list[Job]:
         utterance = self._open
         assert utterance is not None
         self.heard_at = time.monotonic()
@@ -339,8 +339,8 @@ class LiveSession:
             options = self._final_options
             early = utterance.early = Early(span(segment), options)
             deliver = partial(self._heard, utterance, early)
-            return Job(segment.duration, options, lambda: segment, deliver, final=False)
-        return utterance.hypotheses.job(
+            return [Job(segment.duration, options, lambda: segment, deliver, final=False)]
+        return utterance.hypotheses.jobs(
             self._open_seconds,
             self.options,
             partial(self._speech, utterance),
