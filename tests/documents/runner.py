@@ -40,12 +40,15 @@ class Reader:
     port: int = field(default_factory=free_port)
 
     def prepare(self) -> None:
-        """An empty directory, with `yibu` and `python3` on the path."""
+        """An empty directory, with `yibu`, `curl` and `python3` on the path."""
         self.directory.mkdir()
         commands = self.home.root / "bin"
         commands.mkdir(exist_ok=True)
         program = "from yibu.cli.main import main\nmain()\n"
         _executable(commands / "yibu", f"#!{sys.executable} -P\n{program}")
+        # A refusal is no success: curl alone ends with 0 for it.
+        curl = shutil.which("curl", path=os.environ["PATH"])
+        _executable(commands / "curl", f'#!/bin/sh\nexec {curl} --fail-with-body "$@"\n')
         _executable(commands / "python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
 
     @property

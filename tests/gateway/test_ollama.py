@@ -56,6 +56,29 @@ def delta(**fields: Any) -> bytes:
     ).encode()  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
+async def test_its_body_is_json_whatever_type_is_told(
+    serve: Serve, backend: FakeBackend, kind: str | None
+) -> None:
+    """As Ollama takes it: its documents have ``curl -d`` alone. A page of another site is refused."""
+    body = json.dumps({"model": "m", "stream": False, "messages": HELLO}).encode()
+    told = {"content-type": kind} if kind else {}
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            url = gateway.url + "/api/chat"
+            skipped = ["content-type"]
+            async with gateway.http.post(
+                url, data=body, headers=told, skip_auto_headers=skipped
+            ) as answer:
+                assert (answer.status, (await answer.json())["done"]) == (200, True)
+            theirs = {**told, "origin": "https://evil.example"}
+            async with gateway.http.post(
+                url, data=body, headers=theirs, skip_auto_headers=skipped
+            ) as answer:
+                assert answer.status == 403
+
+
 async def test_chat_whole_and_streamed(serve: Serve, backend: FakeBackend) -> None:
     async with Upstream(answering(LLAMA_CHAT)) as up:
         backend.add("org/m", up)

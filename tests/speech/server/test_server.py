@@ -59,7 +59,7 @@ async def test_a_transcription_in_every_response_format(start_engine: Start) -> 
     data = wav(np.concatenate([silence(0.5), tone(440, 1.0), silence(1.0), tone(880, 2.0)]))
     status, answer, _ = await post(engine, data)
     assert (status, answer["text"]) == (200, "440Hz 880Hz")
-    assert answer["usage"] == {"type": "duration", "seconds": 4.5}
+    assert answer["usage"] == {"type": "duration", "seconds": 5}  # an integer, as OpenAI's is
     status, answer, headers = await post(engine, data, response_format="text")
     assert (status, answer) == (200, "440Hz 880Hz\n")
     assert headers["content-type"].startswith("text/plain")
@@ -225,7 +225,7 @@ async def test_32_uploads_of_2_mb_at_once_with_nothing_mixed_up(start_engine: St
     for frequency, (status, answer, _) in zip(frequencies, answers, strict=True):
         assert status == 200, answer
         assert answer["text"] == f"{frequency}Hz {frequency}Hz"
-        assert answer["usage"]["seconds"] == pytest.approx(12.0, abs=0.01)
+        assert answer["usage"]["seconds"] == 12
     assert list(engine.temporary.iterdir()) == []
 
 

@@ -76,8 +76,9 @@ async def translate(
     Raises:
         RequestError: the request is refused.
     """
-    exchange.require_json()
-    translation = TRANSLATIONS[path]
+    translation = TRANSLATIONS[
+        path
+    ]  # its body is JSON whatever type is told: curl -d tells a form's
     parts = await exchange.read_parts(limit)
     request = await parse_body(parts, translation.schema, offload)
     given = request.body

@@ -3,6 +3,7 @@ events of a stream (schemas CreateTranscriptionResponse*, TranscriptText*Event).
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -100,7 +101,9 @@ def body(transcript: Transcript, response_format: str, granularities: frozenset[
         return srt(cues(transcript.spoken))
     if response_format == "vtt":
         return vtt(cues(transcript.spoken))
-    usage = {"type": "duration", "seconds": round(transcript.heard.seconds, 3)}
+    # Whole seconds, as OpenAI and vLLM tell them: LiteLLM takes no others.
+    seconds = math.ceil(round(transcript.heard.seconds, 1))
+    usage = {"type": "duration", "seconds": seconds}
     notes = {"notes": list(transcript.heard.notes)} if transcript.heard.notes else {}
     if response_format == "json":
         return {"text": transcript.text, "usage": usage, **notes}
