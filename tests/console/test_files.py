@@ -7,11 +7,19 @@ import importlib.util
 import re
 import string
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
+
+from yibu.gateway.console import overview
+from yibu.hub import catalogue
+from yibu.node.launch import phases
+from yibu.planner.types import Verdict
+from yibu.routing import State
 
 from .templates import HOLE, markup_of
 
@@ -155,3 +163,28 @@ def test_files_are_short() -> None:
     own = [*files.sources(), *(files.CONSOLE / "styles").glob("*.css")]
     lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in own}
     assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
+def _words_of_the_node() -> Iterator[tuple[str, str]]:
+    """Codes that the node sends, and the module that has their words."""
+    yield from (("components/state.js", state) for state in get_args(State))
+    known = {value for name, value in vars(phases).items() if name.isupper()}
+    for log in files.CONSOLE.parent.glob("engines/*/log.toml"):
+        known |= tomllib.loads(log.read_text("utf-8"))["phases"].keys()
+    yield from (("components/state.js", phase) for phase in known if isinstance(phase, str))
+    yield from (("pages/deploy/arithmetic.js", verdict) for verdict in get_args(Verdict))
+    yield from (("lib/jobs.js", verb) for verb in (*overview.VERBS, "pull", "apply", "rollback"))
+    yield from (("pages/deploy/catalogue.js", entry.kind) for entry in catalogue.entries())
+
+
+def test_every_code_of_the_node_has_a_word() -> None:
+    """One without is shown as it stands, in Chinese too."""
+    without = [
+        f"{module}: {code}"
+        for module, code in _words_of_the_node()
+        if not re.search(
+            rf'(?<![\w-])"?{re.escape(code)}"?: ?\[?t\("',
+            (files.CONSOLE / module).read_text("utf-8"),
+        )
+    ]
+    assert without == []

@@ -82,7 +82,10 @@ def plan_models(
     planned = []
     for found, choice in zip(resolver.place_all(prepared, machine, held), chosen, strict=True):
         launch, request = found.launch, found.prepared.request
-        notes = [Row("note", note) for note in (*choice, *(launch.notes if launch else ()))]
+        notes = [
+            Row(tr("note"), note, kind="note")
+            for note in (*choice, *(launch.notes if launch else ()))
+        ]
         advised = _with_machine(request, found.verdict, less_reserved(machine, held))
         rows = [*explain(request, advised), *notes]
         planned.append(Planned(found.prepared.model, advised, rows, launch, request.facts))

@@ -13,6 +13,7 @@ from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.config import Config
+    from yibu.management.planning import Planned
     from yibu.planner.explain import Row
     from yibu.planner.ledger import Reservation
 
@@ -74,13 +75,19 @@ def plan(
     return {
         "fits": all(one.plan.placement is not None for one in planned),
         "machine": list(map(_row, about)),
-        "models": [{**one.data(), "rows": list(map(_row, one.rows))} for one in planned],
+        "models": [_model(one) for one in planned],
         "notes": [*chosen.notes, *notes],
         "warnings": list(proposal.warnings),
         "secrets": list(proposal.secrets),
         "yaml": text,
         "file": _in_file(proposal, file),
     }
+
+
+def _model(one: Planned) -> dict[str, Any]:
+    notes = [row.value for row in one.rows if row.kind == "note"]
+    rows = [_row(row) for row in one.rows if row.kind == "value"]
+    return {**one.data(), "rows": rows, "notes": notes}
 
 
 def _row(row: Row) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from yibu.messages import joined, tr
 from yibu.planner.arithmetic import (
@@ -29,6 +29,8 @@ class Row:
     value: str
     note: str = ""
     """How the value came about."""
+    kind: Literal["value", "verdict", "reason", "suggestion", "note"] = "value"
+    """All but values are sentences, which a plan's data have in fields of their own."""
 
 
 _VERDICTS = {
@@ -101,9 +103,9 @@ def explain(request: Request, plan: ModelPlan) -> list[Row]:
     verdict = _VERDICTS[plan.verdict]
     if plan.verdict == "fits_reduced" and plan.placement is not None:
         verdict = tr("fits with max-model-len {context}", context=plan.placement.context)
-    rows.append(Row(tr("verdict"), verdict))
-    rows += [Row(tr("because"), reason) for reason in plan.reasons]
-    rows += [Row(tr("try"), suggestion) for suggestion in plan.suggestions]
+    rows.append(Row(tr("verdict"), verdict, kind="verdict"))
+    rows += [Row(tr("because"), reason, kind="reason") for reason in plan.reasons]
+    rows += [Row(tr("try"), suggestion, kind="suggestion") for suggestion in plan.suggestions]
     return rows
 
 
@@ -155,15 +157,15 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
     if (offload := placement.offload) is not None:
         rows += _offload(offload)
     elif placement.need.total:
-        each = f" {_each(placement)}" if placement.tensor_parallel > 1 else ""
+        each = _each(placement) if placement.tensor_parallel > 1 else ""
         need = placement.need
-        rows.append(Row(tr("memory: weights"), size(need.weights), each.strip()))
+        rows.append(Row(tr("memory: weights"), size(need.weights), each))
         if need.kv_cache or placement.context:
-            rows.append(Row(tr("memory: KV cache"), size(need.kv_cache), each.strip()))
+            rows.append(Row(tr("memory: KV cache"), size(need.kv_cache), each))
         rows += [
             *_adapters(request, need, each),
-            Row(tr("memory: overhead"), size(need.overhead), _overhead(placement) + each),
-            Row(tr("memory: in all"), size(need.total), each.strip()),
+            Row(tr("memory: overhead"), size(need.overhead), _with(_overhead(placement), each)),
+            Row(tr("memory: in all"), size(need.total), each),
         ]
     on_cpu = tr("its devices") if offload is not None else "CPU"
     where = ", ".join(f"GPU {index}" for index in placement.gpus) or on_cpu
@@ -190,10 +192,11 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
 def _offload(offload: Offload) -> list[Row]:
     """What is on which device, and what stays in main memory."""
     needs = [*offload.needs, offload.host]
-    names = [f"device {name}" for name in offload.names or range(len(offload.needs))]
+    names = offload.names or range(len(offload.needs))
+    labels = [*(tr("memory: device {name}", name=name) for name in names), tr("memory: main")]
     rows = [
         Row(
-            tr("memory: {name}", name=name),
+            label,
             size(need.total),
             tr(
                 "weights {weights}, KV cache {kv_cache}, buffers and runtime {overhead}",
@@ -202,7 +205,7 @@ def _offload(offload: Offload) -> list[Row]:
                 overhead=size(need.overhead),
             ),
         )
-        for name, need in zip([*names, "main"], needs, strict=True)
+        for label, need in zip(labels, needs, strict=True)
     ]
     layers = tr("{gpu_layers} of {layers}", gpu_layers=offload.gpu_layers, layers=offload.layers)
     experts = (
@@ -218,14 +221,13 @@ def _adapters(request: Request, need: MemoryNeed, each: str) -> list[Row]:
     slots = request.lora
     if slots is None:
         return []
-    count = tr("{slots_count} slots", slots_count=slots.count) if slots.count > 1 else "1 slot"
-    note = tr(
-        "{count} of rank {rank} (max_loras × max_lora_rank){each}",
-        count=count,
-        rank=slots.rank,
-        each=each,
-    )
-    return [Row(tr("memory: LoRA adapters"), size(need.adapters), note)]
+    count = tr("{slots_count} slots", slots_count=slots.count) if slots.count > 1 else tr("1 slot")
+    note = tr("{count} of rank {rank} (max_loras × max_lora_rank)", count=count, rank=slots.rank)
+    return [Row(tr("memory: LoRA adapters"), size(need.adapters), _with(note, each))]
+
+
+def _with(note: str, each: str) -> str:
+    return joined(", ", [note, each]) if each else note
 
 
 def _overhead(placement: Placement) -> str:

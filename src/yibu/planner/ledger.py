@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from yibu.config import ModelConfig
-from yibu.messages import tr
+from yibu.messages import joined, tr
 from yibu.planner.arithmetic import MIB
 from yibu.planner.gpu_need import margin
 from yibu.planner.request import Request
@@ -134,11 +134,14 @@ def _less_reserved_gpu(gpu: Gpu, reservations: Sequence[Reservation]) -> Gpu:
 def explain_missing(reservations: Sequence[Reservation]) -> str:
     """Who was planned main memory that is not in use yet, as a clause; "" for nobody."""
     kept = [reservation for reservation in reservations if reservation.missing >= _WORTH_A_WORD]
-    return ", ".join(
-        tr(
-            "{missing} for {replica}",
-            missing=size(reservation.missing),
-            replica=reservation.replica,
-        )
-        for reservation in kept
+    return joined(
+        ", ",
+        (
+            tr(
+                "{missing} for {replica}",
+                missing=size(reservation.missing),
+                replica=reservation.replica,
+            )
+            for reservation in kept
+        ),
     )

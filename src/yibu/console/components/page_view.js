@@ -2,6 +2,7 @@
 import { html, useEffect, useState } from "../lib/html.js";
 import { t } from "../lib/i18n.js";
 import { Overview } from "../pages/overview/overview.js";
+import { connection } from "../lib/live.js";
 import { Notice, Spinner } from "./notice.js";
 
 const LOADERS = {
@@ -27,11 +28,14 @@ export function PageView({ page }) {
       setCount((count) => count + 1);
     }, setError);
   }, [name]);
+  // A module that could not be had stays so for the browser until the page is loaded anew.
+  useEffect(() => (error ? connection.subscribe((trouble) => !trouble && location.reload()) : undefined), [error]);
   const Page = loaded[name];
   if (Page) return html`<${Page} key=${name} />`;
   if (error) {
     return html`<div class="page"><${Notice} kind="bad">
-      ${t("This page cannot be loaded: {message}", { message: error.message })}<//></div>`;
+      ${t("This page cannot be loaded: the node does not answer.")}<//>
+      <div><button type="button" class="button" onClick=${() => location.reload()}>${t("Try again")}</button></div></div>`;
   }
   return html`<div class="loading"><${Spinner} label=${t("Loading")} /></div>`;
 }

@@ -2,7 +2,7 @@
 import { ask } from "./api.js";
 import { useCallback, useEffect, useRef, useState } from "./html.js";
 import { chosenLanguage, t } from "./i18n.js";
-import { useStore } from "./store.js";
+import { createStore, useStore } from "./store.js";
 
 /** {data, error, reload} of a GET; asked again when the path or the language changes, and every `every` seconds. */
 export function useAsked(path, every = null) {
@@ -30,6 +30,15 @@ export function useAsked(path, every = null) {
     };
   }, [reload, every]);
   return { ...state, reload };
+}
+
+const kept = new Map();
+
+/** As useState(), for what a person has written or chosen: it is there again when the page is opened again. */
+export function useKept(name, initial) {
+  if (!kept.has(name)) kept.set(name, createStore(initial));
+  const store = kept.get(name);
+  return [useStore(store), store.set];
 }
 
 /** The value, once it has not changed for so many milliseconds. */

@@ -1,5 +1,5 @@
 /** What runs, kept up to date by the node's event stream. */
-import { loadSession, session } from "./api.js";
+import { ask, loadSession, session } from "./api.js";
 import { follow } from "./events.js";
 import { createStore } from "./store.js";
 import { jobText } from "./jobs.js";
@@ -55,11 +55,22 @@ function changeModel(name, change) {
   });
 }
 
-/** Jobs that run, and those whose end was seen here. */
+/** Jobs that run, and those known here; of one that ended while nobody listened, its end is asked for. */
 function together(running, known) {
   const ids = new Set(running.map((job) => job.id));
-  const ended = known.filter((job) => job.ended && !ids.has(job.id));
-  return [...running, ...ended].sort((one, other) => other.started - one.started).slice(0, KEPT);
+  const others = known.filter((job) => !ids.has(job.id));
+  others.filter((job) => !job.ended).forEach(askForEnd);
+  return [...running, ...others].sort((one, other) => other.started - one.started).slice(0, KEPT);
+}
+
+async function askForEnd(job) {
+  try {
+    jobChanged(await ask(`console/api/jobs/${job.id}`));
+  } catch (error) {
+    if (error.status !== 404) return; // the next overview asks again
+    const message = t("The node was started again meanwhile, and knows no more of it.");
+    jobChanged({ ...job, ended: job.started, error: { message, hint: "", cause: null } });
+  }
 }
 
 function jobChanged(job) {

@@ -1,6 +1,9 @@
 /** Libraries that are loaded when they are first needed. */
+import { t } from "./i18n.js";
+
 const vendor = (path) => new URL(`../vendor/${path}`, import.meta.url).href;
 const loading = new Map();
+const missing = (path) => new Error(t("{path} cannot be loaded: the node does not answer.", { path }));
 
 function once(key, load) {
   if (!loading.has(key)) {
@@ -18,7 +21,7 @@ function script(path, name) {
     const element = document.createElement("script");
     element.src = vendor(path);
     element.onload = () => resolve(window[name]);
-    element.onerror = () => reject(new Error(`${path} cannot be loaded`));
+    element.onerror = () => reject(missing(path));
     document.head.append(element);
   }));
 }
@@ -29,7 +32,7 @@ function stylesheet(path) {
     element.rel = "stylesheet";
     element.href = vendor(path);
     element.onload = () => resolve();
-    element.onerror = () => reject(new Error(`${path} cannot be loaded`));
+    element.onerror = () => reject(missing(path));
     document.head.append(element);
   }));
 }

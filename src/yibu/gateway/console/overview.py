@@ -98,7 +98,7 @@ def _add_jobs(router: APIRouter, console: Console) -> None:
 
     @router.post("/console/api/models/{name:path}/{verb}", openapi_extra=allow("console"))
     async def act(name: str, verb: str, request: Request) -> Response:
-        begin = _VERBS.get(verb)
+        begin = VERBS.get(verb)
         if begin is None:
             raise NotFoundError(tr("A model cannot be told to {verb!r}", verb=verb[:40]))
         job = await begin(console, name, await body_of(request, Change))
@@ -181,7 +181,7 @@ def _asked(console: Console, verb: str, config: ModelConfig, operation: str, **f
     return console.jobs.start(verb, [config.name], console.manager.ask(operation, **fields))
 
 
-_VERBS: Mapping[str, Any] = {
+VERBS: Mapping[str, Any] = {
     "start": _start,
     "stop": _stop,
     "forget": _forget,

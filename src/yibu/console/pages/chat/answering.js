@@ -32,12 +32,14 @@ export function joined(calls, pieces) {
 export async function answerStep(body, signal, onChange) {
   const began = performance.now();
   const elapsed = () => (performance.now() - began) / 1000;
-  const state = { raw: "", reasoning: "", toolCalls: [], firstToken: null, finish: null };
+  const state = { raw: "", reasoning: "", toolCalls: [], firstToken: null, finish: null, whole: false };
   try {
     const answer = await send("v1/chat/completions", { method: "POST", json: body, signal });
     for await (const { data } of eventsOf(answer)) {
-      if (data !== "[DONE]") take(JSON.parse(data), state, elapsed, onChange);
+      if (data === "[DONE]") state.whole = true;
+      else take(JSON.parse(data), state, elapsed, onChange);
     }
+    if (!state.whole) throw new Error(t("The answer broke off."));
     onChange({ state: "done", seconds: elapsed(), firstToken: state.firstToken, finish: state.finish });
   } catch (error) {
     if (signal.aborted) onChange({ state: "stopped", seconds: elapsed(), firstToken: state.firstToken });

@@ -46,6 +46,9 @@ export function Column({ chat, models, column }) {
           ${(turn.answers[column] ?? []).map((step, order) => html`<${Answer} key=${order} step=${step}
             chat=${chat} column=${column} turn=${index} order=${order}
             last=${order === turn.answers[column].length - 1} />`)}
+          ${!turn.answers[column]?.length && index === conversation.turns.length - 1 && html`<div>
+            <button type="button" class="button small" onClick=${() => chat.retry(column, index)}>
+              ${t("Have {model} answer", { model: name })}</button></div>`}
         </div>`)}
       </div>
     </div>

@@ -1,22 +1,24 @@
 /** Where the person writes, with pictures where the models see. */
-import { html, useRef, useState } from "../../lib/html.js";
+import { html, useEffect, useRef } from "../../lib/html.js";
+import { useKept } from "../../lib/hooks.js";
 import { t } from "../../lib/i18n.js";
-import { attempt } from "../../lib/toasts.js";
+import { attempt, toast } from "../../lib/toasts.js";
+import { FileButton } from "../../components/file_button.js";
 import { Icon } from "../../components/icon.js";
 import { pictureUrl } from "./picture.js";
 
 const TALLEST = 240;
 
 export function Composer({ chat, busy, sees, extra }) {
-  const [text, setText] = useState("");
-  const [images, setImages] = useState([]);
+  const [text, setText] = useKept("chat.text", "");
+  const [images, setImages] = useKept("chat.images", []);
   const field = useRef(null);
-  const picker = useRef(null);
   const ready = !busy && (text.trim() || images.length);
   const grow = () => {
     field.current.style.height = "auto";
     field.current.style.height = `${Math.min(TALLEST, field.current.scrollHeight)}px`;
   };
+  useEffect(grow, []);
   const submit = (event) => {
     event?.preventDefault();
     if (!ready) return;
@@ -27,20 +29,24 @@ export function Composer({ chat, busy, sees, extra }) {
   };
   const add = (files) => attempt(async () => {
     const pictures = [...files].filter((file) => file.type.startsWith("image/"));
+    if (pictures.length && !sees) {
+      toast(t("This model takes no pictures."));
+      return;
+    }
     const urls = await Promise.all(pictures.map(pictureUrl));
     setImages((now) => [...now, ...urls]);
   });
   const onKey = (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
   };
-  const onPaste = (event) => sees && event.clipboardData.files.length && add(event.clipboardData.files);
+  const onPaste = (event) => event.clipboardData.files.length && add(event.clipboardData.files);
   const onDrop = (event) => {
-    if (!sees || !event.dataTransfer.files.length) return;
+    if (!event.dataTransfer.files.length) return;
     event.preventDefault();
     void add(event.dataTransfer.files);
   };
   return html`<form class="composer" onSubmit=${submit} onDrop=${onDrop}
-    onDragOver=${(event) => sees && event.preventDefault()}>
+    onDragOver=${(event) => event.preventDefault()}>
     ${images.length > 0 && html`<div class="row wrap composer-images">
       ${images.map((url, index) => html`<button type="button" key=${index} class="thumbnail"
         aria-label=${t("Remove image {number}", { number: index + 1 })}
@@ -51,10 +57,7 @@ export function Composer({ chat, busy, sees, extra }) {
     <textarea id="chat-text" ref=${field} rows="1" data-search placeholder=${t("Write a message")} value=${text}
       onInput=${(event) => { setText(event.target.value); grow(); }} onKeyDown=${onKey} onPaste=${onPaste}></textarea>
     <div class="row">
-      ${sees && html`<button type="button" class="button ghost small" onClick=${() => picker.current.click()}>
-          <${Icon} name="image" size=${14} />${t("Image")}</button>
-        <input ref=${picker} type="file" accept="image/*" multiple hidden aria-label=${t("Image")}
-          onChange=${(event) => add(event.target.files)} />`}
+      ${sees && html`<${FileButton} label=${t("Image")} icon="image" style="ghost small" accept="image/*" multiple onFiles=${add} />`}
       ${extra}
       ${busy ? html`<button type="button" class="button small end" onClick=${chat.stop}>
           <${Icon} name="stop" size=${14} />${t("Stop")}</button>`

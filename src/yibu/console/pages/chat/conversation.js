@@ -104,5 +104,16 @@ export function withNewStep(conversation, column, turnIndex, stepIndex) {
   return { ...conversation, turns };
 }
 
+const isBusy = (step) => step.state === "waiting" || step.state === "streaming";
+
+/** A copy in which nothing is being answered: what was is as if somebody had stopped it. */
+export function settled(conversation) {
+  const turns = conversation.turns.map((turn) => ({
+    ...turn, answers: turn.answers.map((steps) =>
+      steps.map((step) => (isBusy(step) ? { ...step, state: "stopped" } : step))),
+  }));
+  return { ...conversation, turns };
+}
+
 export const busySteps = (conversation) => conversation.turns.flatMap((turn) => turn.answers.flat())
-  .filter((step) => step.state === "waiting" || step.state === "streaming");
+  .filter(isBusy);

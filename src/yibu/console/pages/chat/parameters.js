@@ -10,7 +10,7 @@ function toolsFault(text) {
   try {
     return Array.isArray(JSON.parse(text)) ? null : t("A list of tools was expected: [{…}]");
   } catch (error) {
-    return error.message;
+    return t("The tools are not JSON: {message}", { message: error.message });
   }
 }
 

@@ -1,6 +1,6 @@
 /** yibu.yaml: checked as it is typed, compared, applied, rolled back. */
 import { ask } from "../../lib/api.js";
-import { useAsked, useDebounced, useTitle } from "../../lib/hooks.js";
+import { useAsked, useDebounced, useKept, useTitle } from "../../lib/hooks.js";
 import { html, useEffect, useRef, useState } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
 import { dateTime } from "../../lib/format.js";
@@ -38,7 +38,9 @@ function useCheck(text) {
 }
 
 function Editing({ file, reload }) {
-  const [text, setText] = useState(file.text);
+  const [draft, setDraft] = useKept("config.draft", null);
+  const text = draft?.text ?? file.text;
+  const setText = (now) => setDraft(now === file.text ? null : { text: now, sha256: draft?.sha256 ?? file.sha256 });
   const [difference, setDifference] = useState(null);
   const editor = useRef(null);
   const checked = useCheck(text);
@@ -47,8 +49,9 @@ function Editing({ file, reload }) {
   const compare = () => attempt(async () =>
     setDifference(await ask("console/api/config/diff", { method: "POST", json: { text } })));
   const apply = () => attempt(async () => {
-    await ask("console/api/config/apply", { method: "POST", json: { text, sha256: file.sha256 } });
+    await ask("console/api/config/apply", { method: "POST", json: { text, sha256: draft?.sha256 ?? file.sha256 } });
     setDifference(null);
+    setDraft(null);
     toast(t("The configuration is being applied."), "ok");
     await reload();
   });
@@ -70,9 +73,10 @@ function Editing({ file, reload }) {
       <span class="muted row"><span class="mono">${file.path}</span><${Copy} text=${file.path} label=${t("Copy the path")} /></span>
       <span class="end row wrap">
         <button type="button" class="button" disabled=${!file.previous} onClick=${() => rollback(file.previous)}>${t("Roll back")}</button>
-        <button type="button" class="button" disabled=${!changed} onClick=${() => setText(file.text)}>${t("Discard changes")}</button>
+        <button type="button" class="button" disabled=${!changed} onClick=${() => setDraft(null)}>${t("Discard changes")}</button>
         <button type="button" class="button primary" disabled=${!fresh || !checked.ok} onClick=${compare}>${t("Compare and apply")}</button>
       </span></div>
+    ${draft && draft.sha256 !== file.sha256 && html`<${Notice} kind="warn">${t("The file has been changed since you began to edit it. Discard your changes to see it as it is.")}<//>`}
     ${!file.exists && html`<${Notice}>${t("The file does not exist yet. Applying writes it.")}<//>`}
     <${Editor} control=${editor} text=${text} onText=${setText} faults=${fresh ? checked.faults : []} />
     <${Faults} checked=${fresh ? checked : null} onLine=${(line) => editor.current?.goTo(line)} />

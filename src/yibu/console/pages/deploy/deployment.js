@@ -8,7 +8,7 @@ import { Notice, Spinner } from "../../components/notice.js";
 import { State } from "../../components/state.js";
 import { Progress } from "../overview/progress.js";
 
-export function Deployment({ job, names }) {
+export function Deployment({ job, names, onAnother }) {
   const now = useStore(overview);
   const latest = now?.jobs.find((one) => one.id === job.id) ?? job;
   const models = now?.models.filter((model) => names.includes(model.name)) ?? [];
@@ -25,6 +25,7 @@ export function Deployment({ job, names }) {
       ${latest.error && html`<${Notice} kind="bad"><strong>${latest.error.message}</strong>${latest.error.hint}<//>`}
       ${ready && html`<${Notice} kind="ok">${t("Ready: it answers.")}<//>`}
       <div class="row wrap">
+        <button type="button" class="button" onClick=${onAnother}>${t("Deploy another model")}</button>
         <a class="button" href=${link("overview")}>${t("Overview")}</a>
         ${names.length === 1 && html`<a class="button" href=${link("logs", names[0])}>${t("Show logs")}</a>`}
         ${ready && models.some((model) => model.capabilities.includes("chat")) && html`<a class="button primary" href=${link("chat")}>${t("Chat with it")}</a>`}

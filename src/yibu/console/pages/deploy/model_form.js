@@ -27,7 +27,7 @@ function request(form) {
 }
 
 export function ModelForm({ form, onForm, busy, onPlan }) {
-  const [more, setMore] = useState(false);
+  const [more, setMore] = useState(() => Object.keys(emptyForm).some((name) => name !== "model" && form[name] !== emptyForm[name]));
   const set = (name) => (value) => onForm({ ...form, [name]: value });
   const submit = (event) => {
     event.preventDefault();

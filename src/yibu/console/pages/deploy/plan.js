@@ -6,7 +6,7 @@ import { attempt } from "../../lib/toasts.js";
 import { Copy } from "../../components/copy.js";
 import { Diff } from "../../components/diff.js";
 import { Notice } from "../../components/notice.js";
-import { Arithmetic } from "./arithmetic.js";
+import { Arithmetic, Rows } from "./arithmetic.js";
 import { Verdict } from "./verdict.js";
 
 function FileChange({ plan }) {
@@ -55,7 +55,6 @@ export function Plan({ plan, onJob, onBack }) {
 function MachineFacts({ rows }) {
   return html`<section class="card" aria-labelledby="machine-title">
     <div class="card-head"><h2 id="machine-title">${t("Machine")}</h2></div>
-    <table class="table arithmetic"><tbody>${rows.map((row) => html`<tr key=${row.label}>
-      <td>${row.label}</td><td class="number">${row.value}</td><td class="muted small">${row.note}</td></tr>`)}</tbody></table>
+    <${Rows} rows=${rows} />
   </section>`;
 }

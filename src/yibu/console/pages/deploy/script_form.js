@@ -1,14 +1,15 @@
 /** An old start script, read by the engines' own flag readers. */
-import { html, useRef, useState } from "../../lib/html.js";
+import { useKept } from "../../lib/hooks.js";
+import { html } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
 import { Field } from "../../components/field.js";
+import { FileButton } from "../../components/file_button.js";
 
 const EXAMPLE = "#!/bin/bash\nnohup vllm serve Qwen/Qwen3-8B --port 8000 --max-model-len 8192 > vllm.log 2>&1 &";
 
 export function ScriptForm({ busy, onPlan }) {
-  const [script, setScript] = useState("");
-  const [variables, setVariables] = useState("");
-  const picker = useRef(null);
+  const [script, setScript] = useKept("deploy.script", "");
+  const [variables, setVariables] = useKept("deploy.variables", "");
   const submit = (event) => {
     event.preventDefault();
     const set = Object.fromEntries(variables.split("\n").filter((line) => line.includes("="))
@@ -23,9 +24,7 @@ export function ScriptForm({ busy, onPlan }) {
       <textarea ...${tied} class="input code" rows="2" spellcheck="false" placeholder="PORT=8000" value=${variables}
         onInput=${(event) => setVariables(event.target.value)}></textarea>`} />
     <div class="row">
-      <button type="button" class="button" onClick=${() => picker.current.click()}>${t("Choose a file")}</button>
-      <input ref=${picker} type="file" hidden aria-label=${t("Choose a file")}
-        onChange=${async (event) => event.target.files[0] && setScript(await event.target.files[0].text())} />
+      <${FileButton} label=${t("Choose a file")} onFiles=${async ([file]) => setScript(await file.text())} />
       <button class="button primary end" disabled=${busy || !script.trim()}>${t("Plan")}</button>
     </div>
   </form>`;

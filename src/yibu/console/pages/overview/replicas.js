@@ -3,7 +3,7 @@ import { html } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
 import { bytes, number, seconds } from "../../lib/format.js";
 import { link } from "../../lib/router.js";
-import { State, phaseText } from "../../components/state.js";
+import { State, pastPhaseText } from "../../components/state.js";
 import { keepText } from "./actions.js";
 
 export function Replicas({ model }) {
@@ -28,7 +28,7 @@ export function Replicas({ model }) {
       ${model.max_context !== null && html`<div><dt>${t("Context length")}</dt><dd>${t("{count} tokens", { count: model.max_context })}</dd></div>`}
       <div><dt>${t("Kept")}</dt><dd>${keepText(model)}</dd></div>
       ${phases.length > 0 && html`<div><dt>${t("Start took")}</dt>
-        <dd>${phases.map(([phase, time]) => t("{phase} {time}", { phase: phaseText(phase), time: seconds(time) })).join(" · ")}</dd></div>`}
+        <dd>${phases.map(([phase, time]) => t("{phase} {time}", { phase: pastPhaseText(phase), time: seconds(time) })).join(" · ")}</dd></div>`}
       ${model.file && html`<div><dt>${t("File")}</dt><dd>${model.file}</dd></div>`}
     </dl>
   </div>`;

@@ -3,6 +3,8 @@ import { html, useEffect, useRef, useState } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
 import { bytes } from "../../lib/format.js";
 import { peaksOf } from "../../lib/wave.js";
+import { toast } from "../../lib/toasts.js";
+import { FileButton } from "../../components/file_button.js";
 import { Icon } from "../../components/icon.js";
 import { Player } from "./player.js";
 import { Settings, startSettings } from "./settings.js";
@@ -20,6 +22,10 @@ export function Files({ models }) {
   useEffect(() => () => recording && URL.revokeObjectURL(recording.url), [recording?.url]);
 
   async function open(file) {
+    if (!file.size) {
+      toast(t("{file} is empty.", { file: file.name }), "bad");
+      return;
+    }
     const url = URL.createObjectURL(file);
     setRecording({ file, url, wave: null });
     setResults([]);
@@ -64,7 +70,6 @@ export function Files({ models }) {
 
 function DropZone({ onFile, recording }) {
   const [over, setOver] = useState(false);
-  const picker = useRef(null);
   const drop = (event) => {
     event.preventDefault();
     setOver(false);
@@ -74,8 +79,6 @@ function DropZone({ onFile, recording }) {
     onDragOver=${(event) => { event.preventDefault(); setOver(true); }} onDragLeave=${() => setOver(false)}>
     <${Icon} name="speech" size=${recording ? 18 : 30} />
     <span>${t("Drop a recording or a video here")}</span>
-    <button type="button" class="button" onClick=${() => picker.current.click()}>${t("Choose a file")}</button>
-    <input ref=${picker} type="file" accept="audio/*,video/*,.amr,.pcm" hidden aria-label=${t("Choose a file")}
-      onChange=${(event) => event.target.files.length && onFile(event.target.files[0])} />
+    <${FileButton} label=${t("Choose a file")} accept="audio/*,video/*,.amr,.pcm" onFiles=${([file]) => onFile(file)} />
   </div>`;
 }

@@ -19,7 +19,11 @@ export function Live({ models }) {
   const [error, setError] = useState(null);
   const [began, setBegan] = useState(0);
   const session = useRef(null);
-  useEffect(() => () => session.current?.close(), []);
+  const gone = useRef(false);
+  useEffect(() => () => {
+    gone.current = true;
+    session.current?.close();
+  }, []);
 
   async function start() {
     setError(null);
@@ -32,13 +36,15 @@ export function Live({ models }) {
         onError: setError,
         onEnd: () => setState("idle"),
       });
+      if (gone.current) session.current.close(); // the page was left while the browser asked
       setState("listening");
     } catch (problem) {
       setState("idle");
       setError(problem.name === "NotAllowedError" ? t("The browser was not allowed to use the microphone.")
         : problem.name === "NotFoundError" ? t("There is no microphone.")
           : problem.name === "TypeError" ? t("Browsers give the microphone only to pages loaded by https or from this machine.")
-            : problem.message);
+            : problem instanceof DOMException ? t("The microphone cannot be used: {message}", { message: problem.message })
+              : problem.message);
     }
   }
   const stop = () => {
