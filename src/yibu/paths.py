@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,8 @@ class Paths:
                 directory.mkdir(parents=True, exist_ok=True)
             for directory in (self.state, self.runtime):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                directory.chmod(0o700)
+                if stat.S_IMODE(directory.stat().st_mode) != 0o700:
+                    directory.chmod(0o700)
         except OSError as error:
             raise YibuError(
                 tr("yibu cannot keep its files where it should: {error}", error=describe(error)),

@@ -263,3 +263,66 @@ async def test_a_second_connection_of_the_node_loses_no_usage(path: Path) -> Non
         await accounts.sync()
         assert accounts.find(key.encode()) is not None
         assert await asyncio.to_thread(_used, path) == 2
+
+
+@pytest.mark.parametrize("lost", ["-wal", "-shm -wal", "database"])
+async def test_keys_are_followed_when_a_file_of_the_database_is_lost(
+    lost: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a backup is put back and the files beside it are removed. What is written to a removed file
+    is seen by no other process, and theirs not here."""
+    accounts = LiveAccounts(path)
+    alice = add(path, Account("alice"))
+    async with accounts.running():
+        accounts.used("alice", "chat").requests += 1
+        await accounts.sync()
+        for end in lost.split():
+            path.with_name(f"accounts.db{end}" if end.startswith("-") else path.name).unlink()
+        await accounts.sync()
+        kept = lost != "database"
+        assert (accounts.find(alice.encode()) is not None) == kept
+        assert ("1 keys are no longer in" in caplog.text) != kept
+        bob = add(path, Account("bob"))
+        accounts.used("bob", "chat").requests += 1
+        await accounts.sync()
+        assert accounts.find(bob.encode()) is not None
+        assert await asyncio.to_thread(_used, path) == 1 + kept
+
+
+async def test_a_newer_yibu_may_take_the_database_while_a_node_runs(path: Path) -> None:
+    """What the older one wrote there might mean something else by then."""
+    accounts = LiveAccounts(path)
+    key = add(path, Account("alice")).encode()
+    async with accounts.running():
+        other = sqlite3.connect(path, isolation_level=None)
+        known = other.execute("PRAGMA user_version").fetchone()[0]
+        other.execute(f"PRAGMA user_version = {known + 1}")
+        accounts.used("alice", "chat").requests += 1
+        for _ in range(2):
+            with pytest.raises(AccountsError, match="newer yibu"):
+                await accounts.sync()
+        told = accounts.unwritten()
+        assert told is not None
+        assert (told["requests"], "pip install -U" in told["hint"]) == (1, True)
+        assert accounts.find(key) is not None
+        other.execute(f"PRAGMA user_version = {known}")
+        other.close()
+        assert [row["requests"] for row in await accounts.usage("key", 0.0)] == [1]
+
+
+async def test_a_copy_that_is_put_in_place_is_what_holds(path: Path) -> None:
+    """The log of changes beside the file is newer than the copy, and is not to be applied to it."""
+    accounts = LiveAccounts(path)
+    async with accounts.running():
+        alice, copy = add(path, Account("alice")), path.with_name("copy.db")
+        with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+            source.backup(target)
+        source.close()
+        target.close()
+        bob = add(path, Account("bob"))
+        await accounts.sync()
+        assert accounts.find(bob.encode()) is not None
+        copy.replace(path)
+        await accounts.sync()
+        assert accounts.find(alice.encode()) is not None
+        assert accounts.find(bob.encode()) is None

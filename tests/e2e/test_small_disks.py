@@ -107,6 +107,23 @@ def test_keys_are_readable_on_a_full_disk_and_none_is_shown_that_is_not_kept(
     assert "the disk is full" in done.stderr
 
 
+def test_keys_are_readable_on_a_disk_that_has_become_read_only(
+    home: Home, on_disks: MakeHome, tmp_path: Path
+) -> None:
+    home.write([fake()])
+    home.yibu("key", "add", "alice")
+    home.yibu("up", "-d")
+    read_only = on_disks({Paths.from_env({"YIBU_HOME": str(tmp_path)}).state: "read only"})
+    assert "alice" in read_only.yibu("key", "ls").stdout
+    assert "alice" in read_only.yibu("key", "show", "alice").stdout
+    assert "KEY" in read_only.yibu("usage").stdout
+    for change in (["add", "bob"], ["rotate", "alice"], ["rm", "alice"]):
+        refused = read_only.yibu("key", *change, code=1)
+        assert not refused.stdout
+        assert "accounts.db cannot be used" in refused.stderr
+    assert "bob" not in home.yibu("key", "ls").stdout
+
+
 def test_an_environment_without_room(on_disks: MakeHome, tmp_path: Path) -> None:
     environments = Paths.from_env({"YIBU_HOME": str(tmp_path)}).environments
     home = on_disks({environments: "4m"})

@@ -102,23 +102,32 @@ def may_hold_keys(path: Path) -> bool:
         return True
 
 
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of the schema.
+
+    Raises:
+        AccountsError: a newer yibu has written the file.
+    """
+    version = _version(connection)
+    if version > len(_MIGRATIONS):
+        raise AccountsError(
+            tr(
+                "{path} was written by a newer yibu (schema {version}; this one knows "
+                "{migrations})",
+                path=path,
+                version=version,
+                migrations=len(_MIGRATIONS),
+            ),
+            hint=tr("Use that version, or a later one: pip install -U yibu"),
+        )
+    return version
+
+
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    if _version(connection) == len(_MIGRATIONS):
+    if check_version(connection, path) == len(_MIGRATIONS):
         return
     with transaction(connection):  # two processes may open a new file at once
-        version = _version(connection)
-        if version > len(_MIGRATIONS):
-            raise AccountsError(
-                tr(
-                    "{path} was written by a newer yibu (schema {version}; this one knows "
-                    "{migrations})",
-                    path=path,
-                    version=version,
-                    migrations=len(_MIGRATIONS),
-                ),
-                hint=tr("Use that version, or a later one: pip install -U yibu"),
-            )
-        for migration in _MIGRATIONS[version:]:
+        for migration in _MIGRATIONS[check_version(connection, path) :]:
             for statement in filter(str.strip, migration.read_text("utf-8").split(";")):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
@@ -188,13 +197,12 @@ def _explained(path: Path, error: sqlite3.Error) -> AccountsError:
     if code in _CORRUPT:
         return AccountsError(
             tr(
-                "the database of keys {path} is damaged: {error}. It was left as it is; a node "
-                "that runs goes on with the keys that it has read",
+                "the database of keys {path} is damaged: {error}; it was left as it is",
                 path=path,
                 error=error,
             ),
             hint=tr(
-                "Put a copy of it back, or save what can be read: sqlite3 {path} .recover",
+                "Move {path}* elsewhere, then put a copy in its place, or add the keys again",
                 path=path,
             ),
         )

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from yibu.accounts import usage
-from yibu.accounts.database import AccountsError, may_hold_keys, shares, translated
-from yibu.accounts.limits import Meter, Spending, bounds
+from yibu.accounts.database import AccountsError, may_hold_keys
+from yibu.accounts.exchange import Database, Found
+from yibu.accounts.limits import Meter, Spending
 from yibu.accounts.secret import digest_of, prefix_of
-from yibu.accounts.store import AccountStore, KeyDigest
+from yibu.accounts.store import KeyDigest
 from yibu.accounts.types import Account, Priority
 from yibu.accounts.usage import By, Slot, Used
 from yibu.errors import UnauthorizedError, YibuError
@@ -33,6 +34,8 @@ _log = logging.getLogger(__name__)
 
 _MOST_SLOTS = 10_000
 """Records in memory, beyond which hours of a day are added up; some 3 MB."""
+_NAMED = 10
+"""Of keys that are gone, how many the log names."""
 _TICK = 0.5
 """Seconds from one look at the database to the next. A node that is killed loses what it counted since
 the last one, and what was being written: less than a second, while a commit takes less than half of one."""
@@ -80,12 +83,12 @@ class LiveAccounts:
         self._by_digest: dict[bytes, _Known] = {}
         self._callers: dict[str, Caller] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="accounts")
-        self._database = _Database(path, clock)
+        self._database = Database(path, clock)
         self._counted: dict[Slot, Used] = {}
         """What the database does not have yet, beside what is on its way there."""
         self._leaving: dict[Slot, Used] = {}
-        self._told = ""
-        self._fault = ""
+        self._fault: Exception | None = None
+        """What keeps the database from being read or written now."""
         self._failing_since = 0.0
         self._turn = asyncio.Lock()
         """Budgets are added up from the database and from what is not in it yet: nothing may be on
@@ -113,7 +116,7 @@ class LiveAccounts:
                 await ticking
             await self._tick()
             if (lost := self.unwritten()) is not None and lost["requests"]:
-                _log.error("the usage of %d requests is lost: %s", lost["requests"], self._told)
+                _log.error("the usage of %d requests is lost: %s", lost["requests"], self._fault)
             await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
             self._thread.shutdown()
 
@@ -146,35 +149,36 @@ class LiveAccounts:
             unread = not self._known and not self._database.was_read()
             self.unreadable = unread and may_hold_keys(self.path)
             usage.fold(self._counted, _MOST_SLOTS)
-            self._fault = error.message if isinstance(error, YibuError) else repr(error)
-            if not self._told:
+            if self._fault is None:
                 self._failing_since = self._clock()
                 _log.warning("usage is kept in memory until it can be written; a crash loses it")
-            if self._told != str(error):
-                self._told = str(error)
+            if str(self._fault) != str(error):
                 _log.error("%s", error, exc_info=not isinstance(error, AccountsError))
+            self._fault = error
             raise
         finally:
             self._leaving = {}
-        if self._told:
+        if self._fault is not None:
             _log.info("the database of keys %s is usable again, and has all usage", self.path)
-        self._told, self.unreadable = "", False
+        self._fault, self.unreadable = None, False
         if found is not None:
             self._take(found)
 
     def unwritten(self) -> dict[str, Any] | None:
-        """What is kept in memory only, since when and why, and whether keys cannot be checked either;
-        None while the database is written."""
-        if not self._told:
+        """What is kept in memory only, since when and why, what to do about it, and whether keys cannot
+        be checked either; None while the database is written."""
+        if (fault := self._fault) is None:
             return None
         counted = [*self._counted.values(), *self._leaving.values()]
-        requests = sum(used.requests for used in counted)
-        since, unreadable = int(self._failing_since), self.unreadable
+        error, hint = repr(fault), ""
+        if isinstance(fault, YibuError):
+            error, hint = fault.message, fault.hint
         return {
-            "requests": requests,
-            "since": since,
-            "error": self._fault,
-            "unreadable": unreadable,
+            "requests": sum(used.requests for used in counted),
+            "since": int(self._failing_since),
+            "error": error,
+            "hint": hint,
+            "unreadable": self.unreadable,
         }
 
     def give(self) -> dict[Slot, Used]:
@@ -290,7 +294,7 @@ class LiveAccounts:
             else:
                 self._counted[slot] = used
 
-    def _take(self, found: _Found) -> None:
+    def _take(self, found: Found) -> None:
         """Let requests be checked against these from now on."""
         callers: dict[str, Caller] = {}
         known: dict[bytes, list[_Known]] = {}
@@ -304,6 +308,10 @@ class LiveAccounts:
             callers[account.name] = caller
             for digest in found.digests.get(account.name, ()):
                 known.setdefault(digest.prefix, []).append(_Known(digest, caller))
+        if lost := sorted(self._callers.keys() - callers.keys()):
+            # A file that was lost or replaced by an empty one looks like this too.
+            some = ", ".join(lost[:_NAMED]) + (", …" if len(lost) > _NAMED else "")
+            _log.warning("%d keys are no longer in %s, and refused: %s", len(lost), self.path, some)
         self._callers, self._known = callers, known
         self._by_digest = {one.digest.digest: one for several in known.values() for one in several}
         self._had_keys |= bool(known)
@@ -324,98 +332,6 @@ class LiveAccounts:
         meter = meter or Meter(who, name=f"key {account.name}")
         meter.configure(account.limits, spending, time.monotonic())
         return meter
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What the database holds."""
-
-    accounts: list[Account]
-    digests: dict[str, list[KeyDigest]]
-    spent: dict[str, int]
-    """Tokens of the running day or month, of accounts with a budget."""
-
-
-class _Database:
-    """The database as the one thread has it."""
-
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
-        self._path = path
-        self._clock = clock
-        self._open = contextlib.ExitStack()
-        self._store: AccountStore | None = None
-        self._seen: object = None
-        self._read_from: tuple[int, int] | None = None
-
-    def was_read(self) -> bool:
-        """Whether the file that is there now, and no other in its place, was read before."""
-        with contextlib.suppress(OSError):
-            return _identity(self._path) == self._read_from
-        return False
-
-    def exchange(self, counted: dict[Slot, Used], stale: bool) -> _Found | None:
-        """Write what was counted; the accounts, where another process has changed them since or what is
-        known of a budget is ``stale``.
-
-        Raises:
-            AccountsError: the database cannot be read or written; ``counted`` has what was not.
-        """
-        try:
-            with translated(self._path):
-                store = self._opened()
-                version = store.connection.execute("PRAGMA data_version").fetchone()[0]
-                if counted:
-                    usage.write(store.connection, counted)
-                    counted.clear()  # whatever fails now, it is not to be written twice
-                same = version == self._seen and not stale
-                found = None if same else self._read(store)
-                shared = shares(store.connection)
-                self._read_from = self._file
-        except BaseException:  # whatever it is, the next look begins with a connection of its own
-            self.close()
-            raise
-        self._seen = version
-        if not shared:  # others are not to be kept out for longer than it takes
-            self.close()
-        return found
-
-    def usage(self, by: By, since: float, key: str | None) -> list[dict[str, Any]]:
-        """Raises AccountsError."""
-        with translated(self._path):
-            return usage.read(self._opened().connection, by, since, key)
-
-    def _read(self, store: AccountStore) -> _Found:
-        accounts, now = store.accounts(), self._clock()
-        spent = {}
-        for account in accounts:
-            if account.budget is not None:
-                period = bounds(account.budget.period, now)
-                spent[account.name] = usage.spent(store.connection, account.name, *period)
-        return _Found(accounts, store.digests(), spent)
-
-    def close(self) -> None:
-        self._open.close()
-        self._store = self._seen = None
-
-    def _opened(self) -> AccountStore:
-        """The store; opened anew where another file has taken its place, a backup say."""
-        if self._store is not None and not self._is_replaced(self._store):
-            return self._store
-        self.close()
-        self._store = self._open.enter_context(AccountStore.open(self._path))
-        self._file = _identity(self._path)
-        return self._store
-
-    def _is_replaced(self, store: AccountStore) -> bool:
-        try:
-            return _identity(store.path) != self._file
-        except FileNotFoundError:
-            return True
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 def _stamp(seconds: float) -> str:

@@ -74,8 +74,8 @@ def print_usage(
             )
         )
     start = time.time() - parse_duration(since)
-    sync(context)
     with read(context) as store, translated(store.path):
+        sync(context)
         rows = usage.read(store.connection, group, start, key)
     if as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")

@@ -151,9 +151,8 @@ def _usage(unwritten: dict[str, Any] | None) -> list[Finding]:
         return []
     from yibu.cli.accounts import unwritten_text
 
-    advice = tr("It is written as soon as that is possible; a node that is killed before loses it")
-    if unwritten.get("unreadable"):
-        advice = tr("Why, and what to do: yibu key ls")
+    later = tr("It is written as soon as that is possible; a node that is killed before loses it")
+    advice = unwritten.get("hint") or later
     return [Finding(tr("usage"), "warning", unwritten_text(unwritten), advice)]
 
 

@@ -1,0 +1,123 @@
+"""The database of accounts as the one thread of a running node has it: usage goes in, accounts come out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from yibu.accounts import usage
+from yibu.accounts.database import check_version, shares, translated
+from yibu.accounts.limits import bounds
+from yibu.accounts.store import AccountStore, KeyDigest
+from yibu.accounts.types import Account
+from yibu.accounts.usage import By, Slot, Used
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the database holds."""
+
+    accounts: list[Account]
+    digests: dict[str, list[KeyDigest]]
+    spent: dict[str, int]
+    """Tokens of the running day or month, of accounts with a budget."""
+
+
+class Database:
+    """Its connection stays open, and is opened anew where another file has taken the place of one of its own."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+        self._open = contextlib.ExitStack()
+        self._store: AccountStore | None = None
+        self._seen: object = None
+        self._files: _Files = (None, None)
+        self._read_from: _Files = (None, None)
+
+    def was_read(self) -> bool:
+        """Whether the file that is there now, and no other in its place, was read before."""
+        return (found := _identity(self._path)) is not None and found == self._read_from[0]
+
+    def exchange(self, counted: dict[Slot, Used], stale: bool) -> Found | None:
+        """Write what was counted; the accounts, where another process has changed them since or what is
+        known of a budget is ``stale``.
+
+        Raises:
+            AccountsError: the database cannot be read or written; ``counted`` has what was not.
+        """
+        try:
+            with translated(self._path):
+                store = self._opened()
+                version = store.connection.execute("PRAGMA data_version").fetchone()[0]
+                if version != self._seen:
+                    check_version(store.connection, self._path)
+                if counted:
+                    usage.write(store.connection, counted)
+                    counted.clear()  # whatever fails now, it is not to be written twice
+                same = version == self._seen and not stale
+                found = None if same else self._read(store)
+                shared = shares(store.connection)
+                self._read_from = self._files
+        except BaseException:  # whatever it is, the next look begins with a connection of its own
+            self.close()
+            raise
+        self._seen = version
+        if not shared:  # others are not to be kept out for longer than it takes
+            self.close()
+        return found
+
+    def usage(self, by: By, since: float, key: str | None) -> list[dict[str, Any]]:
+        """Raises AccountsError."""
+        with translated(self._path):
+            return usage.read(self._opened().connection, by, since, key)
+
+    def close(self) -> None:
+        self._open.close()
+        self._store = self._seen = None
+
+    def _read(self, store: AccountStore) -> Found:
+        accounts, now = store.accounts(), self._clock()
+        spent = {}
+        for account in accounts:
+            if account.budget is not None:
+                period = bounds(account.budget.period, now)
+                spent[account.name] = usage.spent(store.connection, account.name, *period)
+        return Found(accounts, store.digests(), spent)
+
+    def _opened(self) -> AccountStore:
+        """The store; opened anew where another file has taken its place, a backup say, or its log of what
+        was written is gone: what others write would not be seen, nor what this one does be kept."""
+        if self._store is not None:
+            found = _files(self._path)
+            if found == self._files:
+                return self._store
+            self.close()
+            if found[0] != self._files[0] and found[1] == self._files[1]:
+                # SQLite would apply the log of the file that was here to the one that took its place.
+                for end in _ENDS:
+                    self._path.with_name(self._path.name + end).unlink(missing_ok=True)
+        self._store = self._open.enter_context(AccountStore.open(self._path))
+        self._files = _files(self._path)
+        return self._store
+
+
+_ENDS = ("-wal", "-shm")
+"""Of the names of SQLite's files beside the database."""
+_Files = tuple[object, object]
+
+
+def _files(path: Path) -> _Files:
+    """Which files the database and its log are."""
+    return _identity(path), _identity(path.with_name(path.name + _ENDS[0]))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
