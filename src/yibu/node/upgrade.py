@@ -279,7 +279,7 @@ class Predecessor:
         await self._writer.drain()
 
 
-async def adopted(fleet: Fleet, replicas: Collection[str], seconds: float = _ADOPTED) -> None:
+async def adopted(fleet: Fleet, replicas: Collection[str]) -> None:
     """Wait until ``replicas``, engines of an earlier node, answer again, so that connections wait in the
     listening socket instead of being told that nothing is ready."""
 
@@ -288,7 +288,7 @@ async def adopted(fleet: Fleet, replicas: Collection[str], seconds: float = _ADO
         return any(states.get(one, "pending") in ("pending", "starting") for one in replicas)
 
     with contextlib.suppress(TimeoutError), fleet.events() as events:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(_ADOPTED):
             if coming():
                 async for _ in events:
                     if not coming():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import orjson
@@ -35,11 +34,6 @@ _KNOWN_TYPES = frozenset(
 )
 
 
-def translator(rules: Answers, kind: Kind, *, model: str, inner: str) -> Translator:
-    """How errors of one request are told; ``inner`` is the name that the engine knows the model by."""
-    return partial(translate, rules=rules, kind=kind, model=model, inner=inner)
-
-
 def translate(
     status: int,
     body: bytes,
@@ -50,7 +44,8 @@ def translate(
     inner: str,
     retry_after: float | None = None,
 ) -> RequestError:
-    """An engine's error answer as ours. ``retry_after`` are the seconds that its Retry-After names.
+    """An engine's error answer as ours. ``inner`` is the name that the engine knows the model by;
+    ``retry_after`` are the seconds that its Retry-After names.
 
     An engine that refuses the inner key is the gateway's fault, not the client's: 502.
     """

@@ -113,29 +113,23 @@ class Proxy:
     ) -> None:
         """Send to a replica and relay its answer; ``form`` is None for JSON, which is written
         anew for each replica, since each may know the model by another name."""
+        rules = self._answers.get(route.engine) or Answers()
+        relay = Relay(exchange, operation, route, request, rules)
         if exchange.trace is None:
-            await self._forward(exchange, operation, route, request, form)
+            await self._forward(relay, form)
             return
         kind = operation.kind
         reader = AnswerCollector(kind) if kind in {"chat", "completions"} else None
         with exchange.trace.call(kind, route, request.model, request.body, reader):
-            await self._forward(exchange, operation, route, request, form)
+            await self._forward(relay, form)
 
-    async def _forward(
-        self,
-        exchange: Exchange,
-        operation: Operation,
-        route: Route,
-        request: JsonRequest,
-        form: Form | None,
-    ) -> None:
-        rules = self._answers.get(route.engine) or Answers()
-        relay = Relay(exchange, operation, route, request, rules)
+    async def _forward(self, relay: Relay, form: Form | None) -> None:
+        exchange, route, request = relay.exchange, relay.route, relay.request
         failure: RequestError | None = None
         exclude: frozenset[str] = frozenset()
         while True:
             try:
-                lease = await self._acquire(exchange, route, relay, request, exclude)
+                lease = await self._acquire(relay, exclude)
             except NotReadyError:
                 if failure is not None:
                     raise failure from None
@@ -143,16 +137,11 @@ class Proxy:
             failed = False
             begun = perf_counter()
             try:
-                endpoint = lease.endpoint
-                exchange.replica = endpoint.replica
-                inner = _engine_name(request, route, endpoint)
+                relay.take(lease)
                 if request.steps is not None:
-                    await relay.stepped(
-                        run(request, self._asker(exchange, relay, lease, inner)), inner
-                    )
-                    return
-                body = _payload(form, request, inner, streamed=relay.collects, counted=relay.counts)
-                await self._attempt(exchange, operation, route, relay, lease, inner, body)
+                    await relay.stepped(run(request, self._asker(relay, lease.endpoint)))
+                else:
+                    await self._attempt(relay, lease.endpoint, _payload(form, relay))
                 return
             except UpstreamError as error:
                 failed = True
@@ -169,22 +158,15 @@ class Proxy:
             finally:
                 exchange.compute += perf_counter() - begun
                 lease.release(failed=failed)
-            exclude = exclude | {endpoint.replica}
+            exclude = exclude | {exchange.replica}
             if exchange.trace is not None:
-                exchange.trace.retried(endpoint.replica)
+                exchange.trace.retried(exchange.replica)
             self._metrics.retries[(route.model,)] += 1
 
-    async def _acquire(
-        self,
-        exchange: Exchange,
-        route: Route,
-        relay: Relay,
-        request: JsonRequest,
-        exclude: frozenset[str],
-    ) -> Lease:
+    async def _acquire(self, relay: Relay, exclude: frozenset[str]) -> Lease:
         """A replica for the request, once one has room."""
-        caller = exchange.caller
-        affinity = prompt_affinity(request.body, caller.name) if route.replicas > 1 else None
+        caller, route, body = relay.exchange.caller, relay.route, relay.request.body
+        affinity = prompt_affinity(body, caller.name) if route.replicas > 1 else None
         lease = self._backend.acquire(
             route.model,
             key=caller.name,
@@ -198,18 +180,9 @@ class Proxy:
             self._metrics.observe(self._metrics.waits, (route.model,), perf_counter() - begun)
         return lease
 
-    async def _attempt(
-        self,
-        exchange: Exchange,
-        operation: Operation,
-        route: Route,
-        relay: Relay,
-        lease: Lease,
-        inner: str,
-        payload: Payload,
-    ) -> None:
-        endpoint = lease.endpoint
-        head = _request_head(operation.path, endpoint, payload, exchange)
+    async def _attempt(self, relay: Relay, endpoint: Endpoint, payload: Payload) -> None:
+        operation = relay.operation
+        head = _request_head(operation.path, endpoint, payload, relay.exchange)
         # A body that cannot be sent twice must not meet a connection that is just being closed.
         fresh = payload.rest is not None
         connection = await self._pool.begin(
@@ -219,31 +192,28 @@ class Proxy:
             fresh=fresh,
             alive=endpoint.alive,
             wait=relay.wait_head,
-            patience=route.upload_patience if operation.schema is None else 0.0,
+            patience=relay.route.upload_patience if operation.schema is None else 0.0,
         )
         try:
-            await relay.answer(connection, inner, lease.progress)
+            await relay.answer(connection)
         finally:
             relay.waiting.stop()
             self._pool.release(connection)
 
-    def _asker(self, exchange: Exchange, relay: Relay, lease: Lease, inner: str) -> Ask:
+    def _asker(self, relay: Relay, endpoint: Endpoint) -> Ask:
         """Carries one of a request's steps to the replica, and brings its answer."""
-        endpoint = lease.endpoint
 
         async def ask(call: Call) -> dict[str, Any]:
-            body = orjson.dumps({**call.body, "model": inner})
+            body = orjson.dumps({**call.body, "model": relay.inner})
             payload = Payload(b"application/json", body, length=len(body))
-            head = _request_head(call.path, endpoint, payload, exchange)
+            head = _request_head(call.path, endpoint, payload, relay.exchange)
             connection = await self._pool.begin(
                 endpoint.host, endpoint.port, _sent(head, payload), alive=endpoint.alive
             )
             try:
-                answer = await relay.step(connection, call, inner)
+                return await relay.step(connection, call)
             finally:
                 self._pool.release(connection)
-            lease.progress()
-            return answer
 
         return ask
 
@@ -278,24 +248,17 @@ def _frame(part: bytes, *, chunked: bool) -> tuple[bytes, ...]:
     return (b"%x\r\n" % len(part), part, b"\r\n") if part else ()
 
 
-def _engine_name(request: JsonRequest, route: Route, endpoint: Endpoint) -> str:
-    """The name that this replica knows by what the client asked for."""
-    meant = route.meant(request.model)
-    return meant if meant != route.model else endpoint.served_name or meant
-
-
-def _payload(
-    form: Form | None, request: JsonRequest, name: str, *, streamed: bool, counted: bool
-) -> Payload:
-    """The body for one replica, with the name that it knows the model by. ``streamed``: it is to
-    answer with a stream; ``counted``: whose end has the tokens, although nobody asked for them."""
+def _payload(form: Form | None, relay: Relay) -> Payload:
+    """The body for one replica, with the name that it knows the model by."""
     if form is not None:
-        return form.payload(name)
-    fields: dict[str, object] = {"stream": True} if streamed else {}
-    if streamed or counted:
+        return form.payload(relay.inner)
+    request, fields = relay.request, dict[str, object]()
+    if relay.collects:
+        fields["stream"] = True
+    if relay.collects or relay.counts:
         options = request.body.get("stream_options") or {}
         fields["stream_options"] = {**options, "include_usage": True}
-    data = request.encode(name, **fields)
+    data = request.encode(relay.inner, **fields)
     return Payload(b"application/json", data, length=len(data))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -15,12 +16,12 @@ from yibu.engines.requests import Call
 from yibu.errors import EngineGoneError, RequestError
 from yibu.gateway.answers.chunks import ChunkNormalizer
 from yibu.gateway.answers.collect import AnswerCollector
-from yibu.gateway.answers.engine_errors import Translator, translate, translator, unserved
+from yibu.gateway.answers.engine_errors import Translator, translate, unserved
 from yibu.gateway.answers.events import EventNormalizer
 from yibu.gateway.answers.normalize import answer_tokens, bad_answer, normalize_answer, read_answer
 from yibu.gateway.answers.stepstream import events
 from yibu.gateway.answers.usage import audio_seconds
-from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.http.exchange import Exchange, Headers
 from yibu.gateway.limits import estimate
 from yibu.gateway.operations import Operation
 from yibu.gateway.proxy.silence import KeepAlive
@@ -60,10 +61,10 @@ class Relay:
         request: JsonRequest,
         rules: Answers,
     ) -> None:
-        self._exchange = exchange
-        self._operation = operation
-        self._route = route
-        self._request = request
+        self.exchange = exchange
+        self.operation = operation
+        self.route = route
+        self.request = request
         self._rules = rules
         self.collects = (
             operation.schema is not None
@@ -80,9 +81,19 @@ class Relay:
         """The engine is asked for the tokens of a stream whose client does not want to know them."""
         self.begun = False
         """A part of the answer was sent: no other replica can begin it again."""
+        self.inner = ""
+        """The name by which the replica knows the model."""
         self.waiting = KeepAlive(exchange)
         self.wait_head = self.waiting.head if request.stream else Connection.wait_head
         """Waits until the engine answers; the client of a stream is told that it is waited for."""
+
+    def take(self, lease: Lease) -> None:
+        """Ask this replica from now on."""
+        self._progressed, endpoint = lease.progress, lease.endpoint
+        self.exchange.replica = endpoint.replica
+        meant = self.route.meant(self.request.model)
+        served = endpoint.served_name if meant == self.route.model else None
+        self.inner = served or meant
 
     async def wait_for(self, lease: Lease) -> None:
         """Wait for a replica; the client of a stream is told that it is waited for.
@@ -90,34 +101,32 @@ class Relay:
         Raises:
             RequestError: there is none.
         """
-        await (self.waiting.granted(lease) if self._request.stream else lease.granted())
+        await (self.waiting.granted(lease) if self.request.stream else lease.granted())
 
-    async def answer(
-        self, connection: Connection, inner: str, progressed: Callable[[], None]
-    ) -> None:
-        """Send the client the answer whose head has come; ``inner`` is the engine's name of the model.
+    async def answer(self, connection: Connection) -> None:
+        """Send the client the answer whose head has come.
 
         Raises:
             RequestError: the engine refused, or what it answered is no answer.
             UpstreamError: it broke off.
         """
-        operation, status = self._operation, connection.status
+        operation, status = self.operation, connection.status
         given = dict(connection.headers)
         kind = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
         if status >= 400:
             self.waiting.stop()
             body = await connection.read_all(MAX_ERROR_BYTES)
             raise unserved(
-                status, body, operation.path, self._route, self._rules
+                status, body, operation.path, self.route, self._rules
             ) or translate(
-                status, body, rules=self._rules, kind=operation.kind, model=self._request.model,
-                inner=inner, retry_after=_retry_after(given.get(b"retry-after", b"")),
+                status, body, rules=self._rules, kind=operation.kind, model=self.request.model,
+                inner=self.inner, retry_after=_retry_after(given.get(b"retry-after", b"")),
             )  # fmt: skip
         if status >= 300:
             raise EngineGoneError(
                 tr(
                     "The engine of model {model!r} answered with a redirect ({status})",
-                    model=self._route.model,
+                    model=self.route.model,
                     status=status,
                 ),
                 code="engine_protocol_error",
@@ -125,25 +134,25 @@ class Relay:
         headers = [item for item in connection.headers if item[0] in _PASSED]
         upload = operation.schema is None
         if upload and _SECONDS.fullmatch(seconds := given.get(b"x-audio-seconds", b"")):
-            self._exchange.audio_seconds = float(seconds)
+            self.exchange.audio_seconds = float(seconds)
         if given.get(b"content-encoding", b"identity") != b"identity":
             raise bad_answer(
-                self._request.model, tr("found a compressed answer, which nobody asked for")
+                self.request.model, tr("found a compressed answer, which nobody asked for")
             )
-        if kind == b"text/event-stream" and (upload or self._request.stream or self.collects):
-            await self._stream(connection, headers, inner, progressed)
-        elif status in {204, 205} or self._request.stream or self.collects:
-            raise bad_answer(self._request.model, _described(status, kind), stream=True)
+        if kind == b"text/event-stream" and (upload or self.request.stream or self.collects):
+            await self._stream(connection, headers)
+        elif status in {204, 205} or self.request.stream or self.collects:
+            raise bad_answer(self.request.model, _described(status, kind), stream=True)
         elif kind == b"application/json" or kind.endswith(b"+json") or (not upload and not kind):
-            await self._whole(connection, headers, inner, progressed)
+            await self._whole(connection, headers)
         elif upload and kind in _TRANSCRIPTS:
-            await self._text(connection, headers, progressed)
+            await self._text(connection, headers)
         else:
-            raise bad_answer(self._request.model, _described(status, kind))
+            raise bad_answer(self.request.model, _described(status, kind))
 
     # Answers by steps ---------------------------------------------------------------------
 
-    async def step(self, connection: Connection, call: Call, inner: str) -> Fields:
+    async def step(self, connection: Connection, call: Call) -> Fields:
         """The answer to one of the requests that make an answer.
 
         Raises:
@@ -154,18 +163,18 @@ class Relay:
         if status == 501 and call.unsupported is not None:
             raise call.unsupported
         if status >= 300:
-            raise translate(status, raw, rules=self._rules, kind=self._operation.kind,
-                            model=self._request.model, inner=inner)  # fmt: skip
+            raise self._errors()(status, raw)
         answer: Fields = orjson.loads(raw)
+        self._progressed()
         return answer
 
-    async def stepped(self, work: Coroutine[Any, Any, Fields], inner: str) -> None:
+    async def stepped(self, work: Coroutine[Any, Any, Fields]) -> None:
         """Send the client the answer that ``work`` makes; as one piece where it asked for a stream."""
-        exchange, request = self._exchange, self._request
+        exchange, request = self.exchange, self.request
         answer = await self.waiting.result(work) if request.stream else await work
         normalize_answer(
-            answer, self._operation, request, self._rules, self._errors(inner),
-            max_context=self._route.max_context,
+            answer, self.operation, request, self._rules, self._errors(),
+            max_context=self.route.max_context,
         )  # fmt: skip
         self._count(answer)
         if not request.stream:
@@ -173,26 +182,20 @@ class Relay:
             await exchange.respond(200, [(b"content-type", b"application/json")], body)
             return
         await self._begin([(b"content-type", b"text/event-stream")])
-        await exchange.end(events(self._operation, request, answer))
+        await exchange.end(events(self.operation, request, answer))
 
     # Whole answers ------------------------------------------------------------------------
 
-    async def _whole(
-        self,
-        connection: Connection,
-        headers: list[tuple[bytes, bytes]],
-        inner: str,
-        progressed: Callable[[], None],
-    ) -> None:
-        exchange, operation, request = self._exchange, self._operation, self._request
+    async def _whole(self, connection: Connection, headers: Headers) -> None:
+        exchange, operation, request = self.exchange, self.operation, self.request
         raw = await connection.read_all(MAX_ANSWER_BYTES)
-        progressed()
+        self._progressed()
         answer = read_answer(raw, request.model)
-        conforming = self._route.conforming
+        conforming = self.route.conforming
         if not conforming:
             normalize_answer(
-                answer, operation, request, self._rules, self._errors(inner),
-                max_context=self._route.max_context,
+                answer, operation, request, self._rules, self._errors(),
+                max_context=self.route.max_context,
             )  # fmt: skip
         elif answer.get("model", request.model) != request.model:
             answer["model"] = request.model
@@ -203,16 +206,11 @@ class Relay:
         body = raw if conforming else orjson.dumps(answer)
         await exchange.respond(200, headers, body)
 
-    async def _text(
-        self,
-        connection: Connection,
-        headers: list[tuple[bytes, bytes]],
-        progressed: Callable[[], None],
-    ) -> None:
+    async def _text(self, connection: Connection, headers: Headers) -> None:
         """Forward a transcript; in one write when it has all come already."""
-        exchange = self._exchange
+        exchange = self.exchange
         data = await connection.read()
-        progressed()
+        self._progressed()
         if connection.complete:
             last = await connection.read()
             await exchange.respond(200, headers, data + last if last else data)
@@ -227,24 +225,18 @@ class Relay:
 
     # Streams ------------------------------------------------------------------------------
 
-    async def _stream(
-        self,
-        connection: Connection,
-        headers: list[tuple[bytes, bytes]],
-        inner: str,
-        progressed: Callable[[], None],
-    ) -> None:
+    async def _stream(self, connection: Connection, headers: Headers) -> None:
         """Forward events as they come, until the engine ends a whole answer."""
-        normalizer = self._normalizer(inner)
+        normalizer = self._normalizer()
         if self.collects:
-            await self._collected(connection, normalizer, inner, progressed)
+            await self._collected(connection, normalizer)
             return
-        exchange = self._exchange
+        exchange = self.exchange
         exchange.stream = True
         sent = 0
         try:
             while data := await self.waiting.next(connection):
-                progressed()
+                self._progressed()
                 if events := normalizer.feed(data):
                     if not self.begun:
                         await self._begin(headers)
@@ -272,41 +264,35 @@ class Relay:
 
     def _count(self, answer: Fields) -> None:
         """Note what a whole answer says that it used."""
-        exchange = self._exchange
+        exchange = self.exchange
         exchange.audio_seconds = audio_seconds(answer.get("usage")) or exchange.audio_seconds
         tokens = answer_tokens(answer)
-        if tokens is None and self._operation.kind in _TELLING:
-            text = 0 if self._operation.kind == "embeddings" else len(orjson.dumps(answer)) // 4
+        if tokens is None and self.operation.kind in _TELLING:
+            text = 0 if self.operation.kind == "embeddings" else len(orjson.dumps(answer)) // 4
             tokens = estimate(exchange, text)
         exchange.tokens = tokens
 
     def _tokens(self, normalizer: Normalizer, events: int) -> Tokens | None:
         """Tokens of a stream. One that did not come to its end has at least one an event, whatever its
         first events have counted: those of Messages have the prompt alone."""
-        counted, tells = normalizer.tokens, self._operation.kind in _TELLING
+        counted, tells = normalizer.tokens, self.operation.kind in _TELLING
         if counted is None:
-            return estimate(self._exchange, events) if tells and events else None
+            return estimate(self.exchange, events) if tells and events else None
         if normalizer.ended or not tells or counted.completion >= events:
             return counted
         return counted._replace(completion=events, estimated=True)
 
-    async def _begin(self, headers: list[tuple[bytes, bytes]]) -> None:
+    async def _begin(self, headers: Headers) -> None:
         self.begun = True
-        if not self._exchange.answering:
+        if not self.exchange.answering:
             headers.append((b"x-accel-buffering", b"no"))
-            await self._exchange.start(200, headers)
+            await self.exchange.start(200, headers)
 
-    async def _collected(
-        self,
-        connection: Connection,
-        normalizer: Normalizer,
-        inner: str,
-        progressed: Callable[[], None],
-    ) -> None:
+    async def _collected(self, connection: Connection, normalizer: Normalizer) -> None:
         """Answer whole what the engine was asked to stream."""
-        collector = AnswerCollector(self._operation.kind)
+        collector = AnswerCollector(self.operation.kind)
         while data := await connection.read():
-            progressed()
+            self._progressed()
             collector.feed(normalizer.feed(data))
             if normalizer.error is not None:
                 raise normalizer.error
@@ -314,25 +300,28 @@ class Relay:
         if normalizer.error is not None:
             raise normalizer.error
         answer = collector.answer()
-        normalize_answer(answer, self._operation, self._request, Answers(), self._errors(inner))
-        self._exchange.tokens = normalizer.tokens
-        await self._exchange.respond(
+        normalize_answer(answer, self.operation, self.request, Answers(), self._errors())
+        self.exchange.tokens = normalizer.tokens
+        await self.exchange.respond(
             200, [(b"content-type", b"application/json")], orjson.dumps(answer)
         )
 
-    def _errors(self, inner: str) -> Translator:
-        return translator(self._rules, self._operation.kind, model=self._request.model, inner=inner)
+    def _errors(self) -> Translator:
+        return partial(
+            translate,
+            rules=self._rules, kind=self.operation.kind, model=self.request.model, inner=self.inner,
+        )  # fmt: skip
 
-    def _normalizer(self, inner: str) -> Normalizer:
-        kind, request, rules = self._operation.kind, self._request, self._rules
-        conforming = self._route.conforming
-        errors = self._errors(inner)
+    def _normalizer(self) -> Normalizer:
+        kind, request, rules = self.operation.kind, self.request, self._rules
+        conforming = self.route.conforming
+        errors = self._errors()
         if self.collects:
             request = replace(request, include_usage=True)
         if kind in {"chat", "completions"}:
             return ChunkNormalizer(kind, request, rules, errors, conforming=conforming)
         return EventNormalizer(
-            kind, request, rules, errors, conforming=conforming, max_context=self._route.max_context
+            kind, request, rules, errors, conforming=conforming, max_context=self.route.max_context
         )
 
 
