@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+from typing import Any
 
 import aiohttp
 import orjson
@@ -350,15 +351,54 @@ async def test_a_stale_connection_is_replaced_unseen(serve: Serve, backend: Fake
     assert backend.finished[-1] == ("m-0", False)
 
 
-async def test_when_to_come_again_reaches_the_client(serve: Serve, backend: FakeBackend) -> None:
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        ("7", range(7, 8)),
+        ("864000", range(864000, 864001)),
+        ("Thu, 31 Dec 2099 23:59:59 GMT", range(10**9, 4 * 10**9)),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", range(1, 2)),
+    ],
+)
+async def test_when_to_come_again_reaches_the_client(
+    serve: Serve, backend: FakeBackend, named: str, told: range
+) -> None:
     body = b'{"error":{"message":"The queue is full","type":"rate_limit_error"}}'
-    refusal = response(body, status="429 Too Many Requests\r\nretry-after: 7")
+    refusal = response(body, status=f"429 Too Many Requests\r\nretry-after: {named}")
     async with Upstream(sending(refusal)) as up:
         backend.add("m", up)
         async with serve() as gateway, aiohttp.ClientSession() as session:
             url = f"http://127.0.0.1:{gateway.server.port}{COMPLETIONS}"
             async with session.post(url, json=chat()) as answer:
-                assert (answer.status, answer.headers["retry-after"]) == (429, "7")
+                assert answer.status == 429
+                assert int(answer.headers["retry-after"]) in told
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "type_"),
+    [
+        ({"code": 429}, 429, "rate_limit_error"),
+        ({"code": "429"}, 429, "rate_limit_error"),
+        ({"type": "rate_limit_error"}, 429, "rate_limit_error"),
+        ({"type": "requests", "code": "rate_limit_exceeded"}, 429, "rate_limit_error"),
+        ({"type": "invalid_request_error"}, 400, "invalid_request_error"),
+        ({"code": 404}, 404, "invalid_request_error"),
+        ({"code": 401}, 502, "server_error"),
+        ({"code": "invalid_api_key"}, 502, "server_error"),
+        ({"code": 503}, 503, "server_error"),
+        ({"code": "weird"}, 502, "server_error"),
+        ({"code": 999}, 502, "server_error"),
+        ({"code": True}, 502, "server_error"),
+    ],
+)
+async def test_an_error_inside_a_success_is_told_by_its_own_words(
+    serve: Serve, backend: FakeBackend, fields: dict[str, Any], status: int, type_: str
+) -> None:
+    async with Upstream(answering({"error": {"message": "no", **fields}})) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            found, answer = await gateway.post(COMPLETIONS, chat())
+    assert (found, answer["error"]["type"]) == (status, type_)
 
 
 @pytest.mark.parametrize("stream", [False, True])

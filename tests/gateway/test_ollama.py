@@ -198,6 +198,8 @@ async def test_every_option_of_its_client_is_known_and_none_is_needed(
     }
     names = list(Options.model_fields)
     assert len(names) > 25
+    switches = [name for name in names if Options.model_fields[name].annotation == bool | None]
+    values |= dict.fromkeys(switches, True)
     async with Upstream(answering(EMBEDDED)) as up:
         backend.add("m", up)
         async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
@@ -247,6 +249,16 @@ async def test_what_models_there_are(serve: Serve, backend: FakeBackend) -> None
         ("chat", {"model": "m", "messages": HELLO, "options": {"tfs": 1}}, 400, "no option 'tfs'"),
         ("chat", {"model": "m", "messages": HELLO, "options": {"temperature": "x"}}, 400,
          "temperature"),
+        *(("chat", {"model": "m", "messages": HELLO, "options": {name: value}}, 400, words)
+          for name, value, words in [
+              ("top_k", "1", "'options.top_k': expected an integer"),
+              ("top_k", True, "'options.top_k': expected an integer"),
+              ("top_k", 1e30, "'options.top_k': expected an integer"),
+              ("num_predict", "x", "'options.num_predict': expected an integer"),
+              ("num_ctx", "x", "'options.num_ctx': expected an integer"),
+              ("num_gpu", "x", "'options.num_gpu': expected an integer"),
+              ("use_mmap", 1, "'options.use_mmap': expected true or false"),
+              ("repeat_penalty", "x", "'options.repeat_penalty': expected a number")]),
         ("generate", {"model": "m", "prompt": "x", "template": "y"}, 400, "'template'"),
         ("generate", {"model": "m", "prompt": "x", "context": [1]}, 400, "/api/chat"),
         ("generate", {"model": "m", "prompt": "x", "images": ["%%"]}, 400, "Image 1 is no"),
@@ -267,6 +279,37 @@ async def test_refusals_in_ollamas_words(
         assert not up.received
     assert (found, list(answer)) == (status, ["error"])
     assert words in answer["error"]
+
+
+async def test_options_are_read_as_ollama_reads_them(serve: Serve, backend: FakeBackend) -> None:
+    """``FromMap`` of its ``api/types.go``: integers are cut."""
+    options = {"top_k": 1.9, "seed": -1.5, "num_predict": 5.0, "repeat_last_n": -1}
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up, max_context=4096)
+        async with serve() as gateway:
+            body = {"model": "m", "messages": HELLO, "stream": False, "options": options}
+            assert (await gateway.post("/api/chat", body))[0] == 200
+    read = {"top_k": 1, "seed": -1, "max_tokens": 5, "repeat_last_n": 4096}
+    assert read.items() <= up.received[0].json.items()
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "expected"),
+    [
+        ("embed", {"input": ""}, {"model": "m", "embeddings": []}),
+        ("embed", {"input": []}, {"model": "m", "embeddings": []}),
+        ("embeddings", {"prompt": ""}, {"embedding": []}),
+    ],
+)
+async def test_nothing_to_embed_loads_the_model(
+    serve: Serve, backend: FakeBackend, path: str, fields: Any, expected: Any
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            status, answer = await gateway.post(f"/api/{path}", {"model": "m", **fields})
+        assert not up.received
+    assert (status, answer) == (200, expected)
 
 
 async def test_a_load_is_answered_without_a_token(serve: Serve, backend: FakeBackend) -> None:

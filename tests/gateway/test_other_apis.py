@@ -339,7 +339,7 @@ async def test_fields_of_the_engines_own_pass_whatever_their_type(
     async with Upstream(answering(LLAMA_RESPONSE)) as up:
         backend.add("m", up, capabilities=ALL)
         async with serve() as gateway:
-            options = {"stream_options": "what", "what": "text", "stop": ""}
+            options = {"seed": "what", "what": "text", "stop": ""}
             status, _ = await gateway.post("/v1/responses", {"model": "m", "input": "a", **options})
             assert status == 200
             assert options.items() <= up.received[0].json.items()

@@ -31,15 +31,38 @@ SOUND: dict[str, Any] = {
     "/v1/responses": {"input": "x"},
     "/v1/messages": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1},
     "/v1/messages/count_tokens": {"messages": [{"role": "user", "content": "x"}]},
+    "/v1/rerank": {"query": "x", "documents": ["y"]},
 }
 
 _ECHO = "it comes back as OpenAI or Anthropic gave it, and says nothing to a model here"
 _CACHE = "engines cache prompts of their own accord, whatever is said of it"
 _EMPTY = "clients send an empty list for none"
 _OWN = "engines have kinds and formats of their own, and refuse what they do not have"
+_UNREAD = "no engine reads it, and its row says so"
 ACCEPTED = {
     "*prompt_cache_breakpoint.mode enum": _CACHE,
     "*cache_control.* enum": _CACHE,
+    "*prompt_cache_breakpoint type": _CACHE,
+    "*cache_control* type": _CACHE,
+    "*citations* type": _ECHO,
+    "*.caller* type": _ECHO,
+    "*.annotations* type": _ECHO,
+    "*.logprobs* type": _ECHO,
+    "*.namespace type": _ECHO,
+    "*.encrypted_content type": _ECHO,
+    "input.id type": _ECHO,
+    "messages.content.data type": _ECHO,
+    "messages.content.toolset_name type": _ECHO,
+    "tools.allowed_callers type": _UNREAD,
+    "tools.defer_loading type": _UNREAD,
+    "tools.output_schema type": _UNREAD,
+    "tools.eager_input_streaming type": _UNREAD,
+    "*.transformations type": _UNREAD,
+    "inference_geo type": _UNREAD,
+    "user_profile_id type": _UNREAD,
+    "workspace_id type": _UNREAD,
+    "max_tool_calls type": _UNREAD,
+    "reasoning.mode type": _UNREAD,
     "*.annotations.type enum": _ECHO,
     "*citations.type enum": _ECHO,
     "*.caller.* *": _ECHO,
@@ -52,7 +75,6 @@ ACCEPTED = {
     "stop minItems": _EMPTY,
     "functions minItems": _EMPTY,
     "context_management minItems": _EMPTY,
-    "messages.content.type enum": _OWN,
     "input.content.type enum": _OWN,
     "messages.content.input_audio.format enum": _OWN,
     "*source.* enum": _OWN,
@@ -123,6 +145,7 @@ def test_every_limit_is_kept_or_has_a_reason() -> None:
         assert met == ACCEPTED.keys(), "a reason that nothing needs"
 
 
+SAID: dict[str, Any] = {"role": "user", "content": "x"}
 MEMORY = {f"k{number}": "v" for number in range(17)}
 
 
@@ -161,6 +184,33 @@ MEMORY = {f"k{number}": "v" for number in range(17)}
         ("/v1/messages", {"tools": [{"input_schema": {}}]}, "tools[0].name"),
         ("/v1/messages", {"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ("/v1/chat/completions", {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "response_format.json_schema.schema"),
+        # As the services themselves answer it.
+        *(("/v1/messages", fields, param) for fields, param in (
+            ({"temperature": 1.01}, "temperature"),
+            ({"top_k": -1}, "top_k"),
+            ({"stop_sequences": [" "]}, "stop_sequences[0]"),
+            ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+            ({"messages": [{"role": "user", "content": ""}]}, "messages[0].content"),
+            ({"messages": [{"role": "user", "content": " \n"}]}, "messages[0].content"),
+            ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
+            ({"messages": [{"role": "assistant", "content": ""}, *SOUND["/v1/messages"]["messages"]]}, "messages[0].content"),
+            ({"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}, "messages[0].content[0].text"),
+        )),
+        ("/v1/responses", {"input": []}, "input"),
+        ("/v1/responses", {"input": [{}]}, "input[0]"),
+        ("/v1/responses", {"input": [{"role": "user"}]}, "input[0].content"),
+        ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_song"}]}]}, "input[0].content[0]"),
+        ("/v1/responses", {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": True}}, "tool_choice.tools"),
+        ("/v1/rerank", {"top_n": 0}, "top_n"),
+        ("/v1/rerank", {"query": ""}, "query"),
+        ("/v1/rerank", {"query": " "}, "query"),
+        *(("/v1/chat/completions", {"messages": [SAID, said]}, param) for said, param in (
+            ({"role": "assistant"}, "messages[1].content"),
+            ({"role": "assistant", "content": None, "tool_calls": []}, "messages[1].content"),
+            ({"role": "assistant", "tool_calls": [{"id": "a", "type": "function"}]}, "messages[1].tool_calls[0].function"),
+            ({"role": "assistant", "function_call": {"name": "f", "arguments": ""}}, "messages[1].function_call"),
+            ({"role": "user", "content": [{"type": "song_url"}]}, "messages[1].content[0]"),
+        )),
     ],
 )  # fmt: skip
 def test_what_no_schema_says_is_kept_too(path: str, fields: dict[str, Any], param: str) -> None:
@@ -200,3 +250,30 @@ def test_llama_cpp_is_sent_tokens_that_its_model_has(
     with pytest.raises(InvalidRequestError) as found:
         table.prepare(path, body, asked)
     assert (found.value.param, found.value.code) == (param, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "sent"),
+    [
+        ("/v1/messages", {"temperature": 1, "top_k": 0}, {"temperature": 1, "top_k": 0}),
+        ("/v1/messages", {"messages": [SAID, {"role": "assistant", "content": ""}]}, {}),
+        ("/v1/rerank", {"top_n": 1}, {"top_n": 1}),
+        ("/v1/chat/completions",
+         {"tools": [{"type": "function", "function": {"name": "f", "description": None}}]},
+         {"tools": [{"type": "function", "function": {"name": "f"}}]}),
+        ("/v1/chat/completions",
+         {"messages": [SAID, {"role": "assistant", "content": None, "refusal": "No."}, SAID]},
+         {"messages": [SAID, {"role": "assistant", "content": "No."}, SAID]}),
+        ("/v1/chat/completions",
+         {"messages": [{"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, SAID]},
+         {"messages": [{"role": "assistant", "content": [{"type": "text", "text": "No."}]}, SAID]}),
+    ],
+)  # fmt: skip
+def test_what_is_allowed_is_sent_as_llama_cpp_takes_it(
+    path: str, fields: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    schema = OPERATIONS[path].schema
+    assert schema is not None
+    request = parse(json.dumps({"model": "m", **SOUND[path], **fields}).encode(), schema)
+    request_tables()["llama.cpp"].prepare(path, request.body, ABLE)
+    assert sent.items() <= request.body.items()

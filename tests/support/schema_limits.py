@@ -1,6 +1,6 @@
 """Values that a request's JSON Schema forbids, each in a request that is sound but for it.
 
-One for every enum, constant, bound of a number, and length of a text or an array.
+One for every type, enum, constant, bound of a number, and length of a text or an array.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ Schema = Mapping[str, Any]
 _LONGEST = 70_000
 """Longer texts and lists than this are not made."""
 _DEEPEST = 12
+_WRONG = {"string": 5, "integer": 1.5, "number": "1", "boolean": "true", "array": 5, "object": 5}
+"""By type, a value of another."""
 
 
 class Limits:
@@ -49,6 +51,8 @@ class Limits:
     def _of_value(self, schema: Schema, path: str) -> Iterator[tuple[str, Any]]:
         if "enum" in schema or "const" in schema:
             yield f"{path} enum", "no such thing"
+        elif path and (kind := schema.get("type")) in _WRONG:
+            yield f"{path} type", _WRONG[kind]
         for word, step in (("minimum", -1), ("maximum", 1)):
             if isinstance(bound := schema.get(word), int | float):
                 value = bound + step

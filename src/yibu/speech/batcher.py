@@ -213,9 +213,9 @@ class Batcher:
         return ticket
 
     def retry_after(self) -> float:
-        """Seconds until about a quarter of the queue is worked off, from 1 to 60."""
+        """Seconds until about a quarter of the queue is worked off, at least 1."""
         seconds = 0.25 * self._waiting_seconds() / (self._whole_speed() or 1.0)
-        return float(min(60, max(1, math.ceil(seconds))))
+        return float(max(1, math.ceil(seconds)))
 
     def enqueue(self, flow: int, job: Job) -> None:
         self._queue.push(flow, job.seconds, job)

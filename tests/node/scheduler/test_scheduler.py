@@ -396,6 +396,14 @@ def test_who_waits_for_another_replica_holds_up_nobody(world: World) -> None:
         world.scheduler.request(Waiter("a", exclude=frozenset({"a-0.1", "a-1.1"})), world.now)
 
 
+def test_a_start_of_minutes_is_told_in_full(world: World) -> None:
+    bring_up(world, model("a"))
+    world.scheduler.replica_changed("a-0.1", "starting", world.now, due=world.now + 240)
+    with pytest.raises(NotReadyError) as refused:
+        world.scheduler.request(Waiter("a"), world.now)
+    assert refused.value.retry_after == 240
+
+
 def test_accounts_are_served_in_turn(world: World) -> None:
     world.slots = 1
     bring_up(world, model("a"))

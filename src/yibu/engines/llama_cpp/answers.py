@@ -23,11 +23,20 @@ _FAULTS = (
     ),
     (re.compile(r"^input \(\d+ tokens\) is too large to process"), RequestFault(CONTEXT_EXCEEDED)),
     (re.compile(r"^Failed to parse |\[json\.exception\."), RequestFault("invalid_value")),
+    (
+        re.compile(r"^Unknown reasoning format"),
+        RequestFault("invalid_value", "reasoning_format"),
+    ),
 )
 """What llama.cpp says of requests with status 500 and the type that its own failures have."""
 _SCHEMA = re.compile(r"JSON schema ")
 _FORMATS = {"chat": "response_format", "responses": "text.format", "messages": "output_config"}
-_FIELD = re.compile(r"^Field '([^']+)'")
+_FIELD = re.compile(r"""^(?:Field '|")([^'"]+)['"]""")
+_PROMPT = re.compile(
+    r"^(Assistant message must|Cannot continue an assistant|Cannot determine type of 'item'"
+    r"|'type' must be one of|unsupported content)"
+)
+"""What is said of a conversation without the name of its field."""
 _CONTEXT_TYPE = "exceed_context_size_error"
 
 
@@ -51,6 +60,8 @@ class LlamaCppAnswers(Answers):
         message = str(error.get("message"))
         if status == 400 and (named := _FIELD.match(message)):
             return RequestFault(None, named[1])
+        if status == 400 and _PROMPT.search(message):
+            return RequestFault(None, param)
         if status == 400 and _SCHEMA.search(message):
             return RequestFault("unsupported_schema", _FORMATS.get(kind))
         if status != 500:
@@ -60,7 +71,7 @@ class LlamaCppAnswers(Answers):
             return RequestFault("invalid_value", param)
         for pattern, fault in _FAULTS:
             if pattern.search(message):
-                return replace(fault, param=param)
+                return replace(fault, param=fault.param or param)
         return None
 
     def lacks_path(self, status: int, error: Mapping[str, Any]) -> bool:

@@ -30,6 +30,7 @@ _NO_DIMENSIONS = tr(
 
 
 def prepare_chat(body: Body, asked: Asked) -> None:
+    _say_refusals(body.get("messages", []))
     _check_grammar(body, asked)
     _check_biases(body, asked)
     wanted = body.get("response_format")
@@ -43,6 +44,18 @@ def prepare_chat(body: Body, asked: Asked) -> None:
     if body.get("logprobs"):
         # With none beside it llama.cpp leaves a token's own out, and unasked it gives twenty.
         body["top_logprobs"] = max(1, body.get("top_logprobs", 0))
+
+
+def _say_refusals(messages: list[Body]) -> None:
+    """Have what the model refused to answer in its content, where llama.cpp finds it."""
+    for message in messages:
+        refusal_ = message.pop("refusal", None)
+        content = message.get("content")
+        if content is None and refusal_:
+            message["content"] = refusal_
+        for part in content if isinstance(content, list) else ():
+            if part.get("type") == "refusal":
+                part |= {"type": "text", "text": part.pop("refusal")}
 
 
 def prepare_responses(body: Body, asked: Asked) -> None:
@@ -216,7 +229,17 @@ def _keep_strictly(owner: Any, key: str, name: str, asked: Asked) -> None:
 
 PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
     "/v1/chat/completions": (
-        frozenset({"response_format", "tools", "tool_choice", "grammar", "logprobs", "logit_bias"}),
+        frozenset(
+            {
+                "messages",
+                "response_format",
+                "tools",
+                "tool_choice",
+                "grammar",
+                "logprobs",
+                "logit_bias",
+            }
+        ),
         prepare_chat,
     ),
     "/v1/responses": (

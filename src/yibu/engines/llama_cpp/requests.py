@@ -52,8 +52,11 @@ _CHAT = varied(
     chat(_TITLE),
     *_SAMPLING,
     *_TOOL_CHOICE,
-    *passed(f"{_PART}[type=input_audio].**", f"{_PART}[type=refusal].**", "modalities",
+    *passed(f"{_PART}[type=input_audio].**", f"{_PART}[type=input_video].**", "modalities",
             "modalities[=text]"),
+    *done(tr("its words are sent as text"), f"{_PART}[type=refusal]", "messages[role=assistant].refusal"),
+    *refused(tr("llama.cpp reads text, pictures, audio and video. Send its text"), f"{_PART}[type=*]"),
+    *refused(tr("It is 'tool_calls' that took its place. Send those"), "messages[role=assistant].function_call"),
     *refused(_TEXT_ONLY, _IMAGE, needs=IMAGES),
     *refused(_FETCHES, f"{_IMAGE}.image_url.url", unless_prefix="data:"),
     *ignored(_ONE_SIZE, f"{_IMAGE}.image_url.detail"),
@@ -61,7 +64,7 @@ _CHAT = varied(
     *done(_SCHEMA, "response_format[type=json_schema]", "tools[type=function].function.parameters",
           "tools[type=function].function.strict"),
     *refused(tr("llama.cpp takes 'json_schema', 'json_object' and 'text'"), "response_format[type=structural_tag]"),
-    without=(f"{_PART}[type=refusal]", "response_format[type=json_schema].**", "tool_choice[type=function].**"),
+    without=("response_format[type=json_schema].**", "tool_choice[type=function].**"),
 )  # fmt: skip
 
 _COMPLETIONS = varied(
@@ -98,6 +101,7 @@ _RESPONSES = varied(
     *refused(_FETCHES, f"{_PICTURE}.image_url", unless_prefix="data:"),
     *ignored(_ONE_SIZE, f"{_PICTURE}.detail"),
     *refused(_FILES, f"{_PICTURE}.file_id"),
+    *refused(tr("llama.cpp reads text and pictures. Send its text"), f"{_MESSAGE}[type=*]"),
     *refused(tr("llama.cpp's answers in this API have none. Use /v1/chat/completions with 'logprobs'"), "top_logprobs",
              "include[=message.output_text.logprobs]", unless=(0,)),
     *ignored(tr("parts of what hosted tools answer, or of what only OpenAI can read"), "include"),

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from yibu.engines.answers import Answers, Fields, Kind, objects
-from yibu.errors import EngineGoneError, RequestError
+from yibu.errors import EngineGoneError, OverloadedError, RequestError
 from yibu.gateway.envelope import EngineAnswerError, NoSuchPathError
 from yibu.messages import tr
 from yibu.routing import Route
@@ -21,6 +21,20 @@ BROKEN_OFF = tr("the engine ended its answer before it was whole")
 
 _LONGEST = 4000
 """Characters of an engine's message: a traceback of hours, or the prompt, may stand in it."""
+
+_STATUSES = {
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "model_not_found": 404,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "insufficient_quota": 429,
+}
+"""Of types and codes that tell what an engine's status does not."""
 
 _KNOWN_TYPES = frozenset(
     {
@@ -49,18 +63,18 @@ def translate(
 
     An engine that refuses the inner key is the gateway's fault, not the client's: 502.
     """
-    if status in {401, 403}:
-        return EngineGoneError(
-            tr("The engine of model {model!r} refused the gateway's inner key", model=model),
-            hint=tr("Restart the model: yibu restart {model}", model=model),
-        )
     fields = _error_fields(body)
     message = str(
         fields.get("message") or _plain(body) or tr("the engine answered {status}", status=status)
     )
     type_, code, param = fields.get("type"), fields.get("code"), fields.get("param")
-    if isinstance(code, int) and 400 <= code < 600:
-        status = code if status in {500, 502} else status
+    if status in {500, 502}:  # what an engine calls a success, or has no better word for
+        status = _told_status(type_, code) or status
+    if status in {401, 403}:
+        return EngineGoneError(
+            tr("The engine of model {model!r} refused the gateway's inner key", model=model),
+            hint=tr("Restart the model: yibu restart {model}", model=model),
+        )
     param = param if isinstance(param, str) else None
     fault = rules.request_fault(kind, status, fields)
     if fault is not None:
@@ -68,11 +82,21 @@ def translate(
     if not isinstance(code, str):
         code = str(type_) if type_ and type_ not in _KNOWN_TYPES else None
     if not isinstance(type_, str) or type_ not in _KNOWN_TYPES:
-        type_ = "invalid_request_error" if status < 500 else "server_error"
+        limited = OverloadedError.type if status == 429 else "invalid_request_error"
+        type_ = limited if status < 500 else "server_error"
     message = public_text(message[:_LONGEST], inner=inner, public=model)
     return EngineAnswerError(
         status, message, type_, param=param, code=code, retry_after=retry_after
     )
+
+
+def _told_status(type_: object, code: object) -> int | None:
+    """The status that an error's own fields name."""
+    number = int(code) if isinstance(code, str) and code.isdecimal() and len(code) == 3 else code
+    if isinstance(number, int) and 400 <= number < 600:
+        return number
+    words = (word for word in (code, type_) if isinstance(word, str) and word in _STATUSES)
+    return next(map(_STATUSES.__getitem__, words), None)
 
 
 def public_text(text: str, *, inner: str, public: str) -> str:

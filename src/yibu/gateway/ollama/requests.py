@@ -13,23 +13,38 @@ import orjson
 from yibu.errors import InvalidRequestError
 from yibu.gateway.envelope import NotCapableError
 from yibu.messages import tr
+from yibu.messages.validation import type_name
 from yibu.routing import Route
 
 Body = dict[str, Any]
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 
-_SAME = frozenset(
-    {"temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "presence_penalty",
-     "frequency_penalty", "repeat_last_n", "mirostat", "mirostat_tau", "mirostat_eta"}
+_INTEGERS = frozenset(
+    {"top_k", "seed", "num_predict", "num_ctx", "repeat_last_n", "mirostat", "num_keep", "num_batch",
+     "num_gpu", "main_gpu", "num_thread", "draft_num_predict"}
 )  # fmt: skip
-"""Options that engines know by the same name."""
+"""Options that are integers. As Ollama, 1.5 is taken for 1."""
 
-_LOADING = frozenset(
-    {"num_keep", "num_batch", "num_gpu", "main_gpu", "use_mmap", "use_mlock", "num_thread", "numa",
-     "low_vram", "f16_kv", "vocab_only", "logits_all", "draft_num_predict", "penalize_newline",
-     "embedding_only", "tfs_z"}
+_NUMBERS = frozenset(
+    {"temperature", "top_p", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
+     "repeat_penalty", "mirostat_tau", "mirostat_eta", "tfs_z"}
 )  # fmt: skip
+
+_SWITCHES = frozenset(
+    {"use_mmap", "use_mlock", "numa", "low_vram", "f16_kv", "vocab_only", "logits_all",
+     "penalize_newline", "embedding_only"}
+)  # fmt: skip
+
+_LOADING = _SWITCHES | {
+    "num_keep",
+    "num_batch",
+    "num_gpu",
+    "main_gpu",
+    "num_thread",
+    "draft_num_predict",
+    "tfs_z",
+}
 """Options for how Ollama loads a model, which is loaded here already, and those that Ollama itself
 has given up: clients still send them."""
 
@@ -85,8 +100,8 @@ def embed_body(given: Body, route: Route) -> tuple[str, Body]:
 
 def asks_for_nothing(given: Body) -> bool:
     """Whether it only wants the model to be loaded, or unloaded."""
-    return not (given.get("messages") or given.get("prompt") or given.get("images")
-                or given.get("suffix") or given.get("system"))  # fmt: skip
+    asking = ("messages", "prompt", "images", "suffix", "system", "input")
+    return not any(map(given.get, asking))
 
 
 def check_kept(given: Body) -> None:
@@ -127,30 +142,58 @@ def _given(given: Body, *names: str) -> Body:
 def _options(options: Body, route: Route) -> Body:
     """Raises InvalidRequestError: an option would change the answer, and nobody here does it."""
     body: Body = {}
-    for name, value in options.items():
-        if value is None:  # LangChain's embeddings send every option
+    for name, given in options.items():
+        if given is None:  # LangChain's embeddings send every option
             continue
-        if name in _SAME:
-            body[name] = value
-        elif name == "stop":
+        value = _typed(name, given)
+        if name == "stop":
             body["stop"] = value or None
         elif name == "num_predict":
-            if not isinstance(value, int) or value > 0:  # else as much as there is room for
+            if value > 0:  # else as much as there is room for
                 body["max_tokens"] = value
         elif name == "repeat_penalty":  # llama.cpp's name, and vLLM's
             body |= {"repeat_penalty": value, "repetition_penalty": value}
         elif name == "num_ctx":
             _check_context(value, route)
+        elif name == "repeat_last_n" and value == -1:
+            body[name] = route.max_context or 0
         elif name not in _LOADING:
-            raise InvalidRequestError(
-                tr("There is no option {name!r} here", name=name), param=f"options.{name}"
-            )
+            body[name] = value
     return body
 
 
-def _check_context(wanted: Any, route: Route) -> None:
+def _typed(name: str, value: Any) -> Any:
+    """The option's value, of the type that Ollama gives it.
+
+    Raises:
+        InvalidRequestError: it is of another, or there is no such option.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
+    if name in _INTEGERS:
+        sound, expected = number, tr("an integer")
+        value = int(value) if sound else value
+    elif name in _NUMBERS:
+        sound, expected = number, tr("a number")
+    elif name in _SWITCHES:
+        sound, expected = isinstance(value, bool), tr("true or false")
+    elif name == "stop":
+        return value
+    else:
+        raise InvalidRequestError(
+            tr("There is no option {name!r} here", name=name), param=f"options.{name}"
+        )
+    if not sound:
+        raise InvalidRequestError(
+            tr("Invalid '{param}': {what}", param=f"options.{name}",
+               what=tr("expected {expected}, found {found}", expected=expected, found=type_name(value))),
+            param=f"options.{name}", code="invalid_type",
+        )  # fmt: skip
+    return value
+
+
+def _check_context(wanted: int, route: Route) -> None:
     served = route.max_context
-    if isinstance(wanted, int) and served is not None and wanted > served:
+    if served is not None and wanted > served:
         raise InvalidRequestError(
             tr(
                 "num_ctx {wanted} is more than the context of {served} tokens that model "

@@ -87,15 +87,13 @@ async def translate(
     model = given["model"]
     known = _known(models, model)
     heavy = is_heavy(parts)
-    if not heavy and translation.shape in ("chat", "generate") and asks_for_nothing(given):
+    if not heavy and asks_for_nothing(given):
         check_kept(given)
         await admit(exchange, route, known)
         lease = backend.acquire(route.model, slotless=True)
         await lease.granted()
         lease.release()
-        empty = {"message": {"role": "assistant", "content": ""}}
-        words = {"response": ""} if translation.shape == "generate" else empty
-        loaded = {"model": model, "created_at": now(), **words, "done": True, "done_reason": "load"}
+        loaded = _nothing(translation.shape, model)
         await exchange.respond(200, [(b"content-type", b"application/json")], orjson.dumps(loaded))
         return None
     if not heavy:
@@ -107,6 +105,17 @@ async def translate(
     exchange.replace_body(body)
     exchange.translate(lambda send: Translator(send, translation.shape, model).send)
     return target
+
+
+def _nothing(shape: str, model: str) -> dict[str, Any]:
+    """The answer to a request that asks for nothing."""
+    if shape == "embed":
+        return {"model": model, "embeddings": []}
+    if shape == "embeddings":
+        return {"embedding": []}
+    said: dict[str, Any] = {"message": {"role": "assistant", "content": ""}}
+    words = {"response": ""} if shape == "generate" else said
+    return {"model": model, "created_at": now(), **words, "done": True, "done_reason": "load"}
 
 
 def rewrite(path: str, given: dict[str, Any], model: str, route: Route) -> tuple[str, bytes]:

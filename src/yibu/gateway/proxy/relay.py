@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Coroutine
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
 
@@ -334,5 +336,11 @@ def _described(status: int, kind: bytes) -> str:
 
 
 def _retry_after(named: bytes) -> float | None:
-    """Seconds, where the engine's Retry-After names them; a date is left out."""
-    return float(named) if named.isdigit() and len(named) < 6 else None
+    """Seconds, of an engine's Retry-After: a number of them or a date."""
+    if named.isdigit():
+        return float(named) if len(named) < 10 else None
+    try:
+        at = parsedate_to_datetime(named.decode("ascii"))
+    except ValueError:
+        return None
+    return max(0.0, at.timestamp() - time.time())

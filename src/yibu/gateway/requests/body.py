@@ -7,6 +7,7 @@ read a duplicate key differently.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from yibu.errors import InvalidRequestError
 from yibu.gateway.requests.toolchoice import demands_call
 from yibu.gateway.schemas.base import Strict, validator
 from yibu.gateway.schemas.chat import ChatRequest
-from yibu.gateway.schemas.other import TokenizeRequest
+from yibu.gateway.schemas.other import CountTokensRequest, MessagesRequest, TokenizeRequest
 from yibu.gateway.schemas.text import CompletionRequest
 from yibu.messages import tr
 from yibu.messages.validation import complaint, type_name
@@ -69,6 +70,9 @@ def parse(raw: bytes, schema: type[Strict]) -> JsonRequest:
     Raises:
         InvalidRequestError: with ``param`` naming the first field at fault.
     """
+    raw = raw.removeprefix(
+        codecs.BOM_UTF8
+    )  # PowerShell and .NET write one; RFC 8259 allows to ignore it
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -124,8 +128,7 @@ def _check_depth(raw: bytes, body: Body) -> None:
 
 def _normalize(body: Body, schema: type[Strict]) -> None:
     """Check what depends on two fields, and drop what says nothing: nulls, empties, defaults."""
-    for key in [key for key, value in body.items() if value is None]:
-        del body[key]
+    _drop_nulls(body)
     if schema is ChatRequest:
         _normalize_chat(body)
     elif schema is CompletionRequest:
@@ -133,6 +136,8 @@ def _normalize(body: Body, schema: type[Strict]) -> None:
     else:
         if schema is TokenizeRequest:
             normalize_tokenize(body)
+        elif schema in (MessagesRequest, CountTokensRequest):
+            _check_contents(body["messages"])
         return  # of the other APIs the fields are the engine's
     if "stream_options" in body and not body.get("stream"):
         if any(value for value in body["stream_options"].values()):
@@ -145,12 +150,45 @@ def _normalize(body: Body, schema: type[Strict]) -> None:
             del body[key]
 
 
-def _normalize_chat(body: Body) -> None:
-    for message in body["messages"]:
+def _check_contents(messages: list[Body]) -> None:
+    """As Anthropic: only the last message may be empty, if it is the answer to continue."""
+    for index, message in enumerate(messages):
+        content = message["content"]
+        begun = index == len(messages) - 1 and message["role"] == "assistant"
+        if not (content.strip() if isinstance(content, str) else content) and not begun:
+            param = f"messages[{index}].content"
+            raise InvalidRequestError(tr("'{param}' is empty", param=param), param=param)
+
+
+_SAYING = ("tool_calls", "function_call", "refusal", "audio")
+"""What an assistant's message may have instead of content."""
+
+
+def _normalize_messages(messages: list[Body]) -> None:
+    for index, message in enumerate(messages):
         if None in message.values():
             # An assistant's content stays: null is its value beside tool calls.
-            for key in [k for k, v in message.items() if v is None and k != "content"]:
-                del message[key]
+            _drop_nulls(message, but="content")
+        if message["role"] != "assistant" or message.get("content") is not None:
+            continue
+        if not any(map(message.get, _SAYING)):
+            param = f"messages[{index}].content"
+            raise InvalidRequestError(
+                tr("'{param}' is missing", param=param),
+                param=param,
+                code="missing_required_parameter",
+            )
+
+
+def _drop_nulls(fields: Body, but: str = "") -> None:
+    for key in [key for key, value in fields.items() if value is None and key != but]:
+        del fields[key]
+
+
+def _normalize_chat(body: Body) -> None:
+    _normalize_messages(body["messages"])
+    for tool in body.get("tools") or ():
+        _drop_nulls(tool.get("function", {}))
     if not body.get("tools"):
         body.pop("tools", None)
         if body.pop("tool_choice", "none") not in ("none", "auto"):

@@ -9,8 +9,10 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
+
+from yibu.messages import tr
 
 
 class Strict(BaseModel):
@@ -88,6 +90,15 @@ Biases = dict[
 Choices = Annotated[int, Field(ge=1, le=128)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 NonEmpty = Annotated[str, Field(min_length=1)]
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError(tr("expected a text that is more than spaces"))
+    return text
+
+
+Said = Annotated[str, AfterValidator(_said)]
 Stop = NonEmpty | Annotated[list[NonEmpty], Field(max_length=4)]
 ModelName = Annotated[NonEmpty, Field(description="A name that `/v1/models` lists.")]
 JsonObject = dict[str, Any]
@@ -95,9 +106,12 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity = Literal["low", "medium", "high"]
 
 
-class StreamOptions(Strict):
-    include_usage: bool | None = None
+class ResponseStreamOptions(Strict):
     include_obfuscation: bool | None = None
+
+
+class StreamOptions(ResponseStreamOptions):
+    include_usage: bool | None = None
 
 
 class CacheOptions(Strict):
@@ -119,4 +133,5 @@ class Labelled(Strict):
     safety_identifier: Annotated[str, Field(max_length=64)] | None = None
     prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
     prompt_cache_options: CacheOptions | None = None
+    prompt_cache_key: str | None = None
     user: str | None = None

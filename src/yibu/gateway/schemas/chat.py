@@ -82,11 +82,25 @@ class FunctionCall(Strict):
     arguments: str
 
 
-class ToolCall(Strict):
+class FunctionToolCall(Strict):
     id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class CustomToolCall(Strict):
+    id: str
+    type: Literal["custom"]
+    custom: JsonObject
+
+
+class UnknownToolCall(Strict):
     type: Literal["function", "custom"]
-    function: FunctionCall | None = None
-    custom: JsonObject | None = None
+
+
+ToolCall = Annotated[
+    Any, OneOf("type", function=FunctionToolCall, custom=CustomToolCall, other=UnknownToolCall)
+]
 
 
 class SystemMessage(Strict):

@@ -21,6 +21,8 @@ from yibu.gateway.schemas.base import (
     NonEmpty,
     OneOf,
     Probability,
+    ResponseStreamOptions,
+    Said,
     Strict,
     Temperature,
     Verbosity,
@@ -33,12 +35,26 @@ class InputText(Strict):
 
 
 class OtherPart(Strict):
+    type: NonEmpty
     detail: Literal["low", "high", "auto", "original"] | None = None
 
 
+class InputRefusal(Strict):
+    type: Literal["refusal"]
+    refusal: str
+
+
 InputPart = Annotated[
-    Any, OneOf("type", input_text=InputText, output_text=InputText, other=OtherPart)
-]
+    Any,
+    OneOf("type", input_text=InputText, output_text=InputText, refusal=InputRefusal, other=OtherPart),
+]  # fmt: skip
+
+
+class Reasoned(Strict):
+    """A summary of a reasoning, or its text."""
+
+    type: NonEmpty
+    text: str
 
 
 class CallItem(Strict):
@@ -54,22 +70,37 @@ class CallOutputItem(Strict):
     output: str | list[JsonObject]
 
 
-class OtherItem(Strict):
-    """A message, or what a service of OpenAI's has made."""
+class InputMessage(Strict):
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: str | list[InputPart]
 
-    role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: str | list[InputPart] | None = None
+
+class ReasoningItem(Strict):
+    type: Literal["reasoning"]
+    summary: list[Reasoned] | None = None
+    content: list[Reasoned] | None = None
+
+
+class OtherItem(Strict):
+    """What a service of OpenAI's has made."""
+
+    type: NonEmpty
 
 
 InputItem = Annotated[
-    Any, OneOf("type", function_call=CallItem, function_call_output=CallOutputItem, other=OtherItem)
-]
+    Any,
+    OneOf("type", "message", message=InputMessage, function_call=CallItem, function_call_output=CallOutputItem,
+          reasoning=ReasoningItem, other=OtherItem),
+]  # fmt: skip
 
 
 class ResponsesFunction(Strict):
     type: Literal["function"]
     name: NonEmpty
+    description: str | None = None
     parameters: JsonObject | None = None
+    strict: bool | None = None
 
 
 class OtherTool(Strict):
@@ -95,7 +126,9 @@ class Reasoning(Strict):
 class JsonSchemaText(Strict):
     type: Literal["json_schema"]
     name: NonEmpty
+    description: str | None = None
     schema_: JsonObject = Field(alias="schema")
+    strict: bool | None = None
 
 
 class PlainText(Strict):
@@ -115,19 +148,22 @@ class NamedFunction(Strict):
     name: NonEmpty
 
 
-class OtherToolChoice(Strict):
-    type: str
-    mode: Literal["auto", "required"] | None = None
+class AllowedTools(Strict):
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: list[JsonObject]
 
 
-ResponsesToolChoice = Annotated[Any, OneOf("type", function=NamedFunction, other=OtherToolChoice)]
+ResponsesToolChoice = Annotated[
+    Any, OneOf("type", function=NamedFunction, allowed_tools=AllowedTools, other=OtherTool)
+]
 
 
 class ResponsesRequest(Labelled):
     """A response to make."""
 
     model: ModelName
-    input: str | list[InputItem]
+    input: str | Annotated[list[InputItem], Field(min_length=1)]
     instructions: str | None = None
     max_output_tokens: Count | None = None
     temperature: Temperature | None = None
@@ -144,11 +180,18 @@ class ResponsesRequest(Labelled):
     store: bool | None = None
     background: bool | None = None
     stream: bool | None = None
+    stream_options: ResponseStreamOptions | None = None
 
 
 class TextBlock(Strict):
     type: Literal["text"]
-    text: str
+    text: Said
+
+
+class Thought(Strict):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
 
 
 class ToolUse(Strict):
@@ -158,21 +201,36 @@ class ToolUse(Strict):
     input: JsonObject
 
 
-class ImageBlock(Strict):
-    type: Literal["image"]
-    source: JsonObject
-
-
 class OtherBlock(Strict):
     """What Anthropic hosts, or a kind of an engine's own."""
 
     type: NonEmpty
 
 
+class Base64Source(Strict):
+    type: Literal["base64"]
+    media_type: NonEmpty
+    data: str
+
+
+class ImageBlock(Strict):
+    type: Literal["image"]
+    source: Annotated[Any, OneOf("type", base64=Base64Source, other=OtherBlock)]
+
+
+class ResultText(Strict):
+    type: Literal["text"]
+    text: str
+
+
+ResultBlock = Annotated[Any, OneOf("type", text=ResultText, image=ImageBlock, other=OtherBlock)]
+
+
 class ToolResult(Strict):
     type: Literal["tool_result"]
     tool_use_id: NonEmpty
-    content: str | list[JsonObject] | None = None
+    content: str | list[ResultBlock] | None = None
+    is_error: bool | None = None
 
 
 Block = Annotated[
@@ -181,6 +239,7 @@ Block = Annotated[
         "type",
         text=TextBlock,
         image=ImageBlock,
+        thinking=Thought,
         tool_use=ToolUse,
         tool_result=ToolResult,
         other=OtherBlock,
@@ -196,15 +255,23 @@ class Message(Strict):
 class MessagesFunction(Strict):
     type: Literal["custom"] | None = None
     name: NonEmpty
+    description: str | None = None
     input_schema: JsonObject
+    strict: bool | None = None
 
 
 MessagesTool = Annotated[Any, OneOf("type", "custom", custom=MessagesFunction, other=OtherTool)]
 
 
-class Thinking(Strict):
+class PlainThinking(Strict):
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: Count | None = None
+
+
+class Thinking(PlainThinking):
+    budget_tokens: Count
+
+
+ThinkingConfig = Annotated[Any, OneOf("type", enabled=Thinking, other=PlainThinking)]
 
 
 class OutputFormat(Strict):
@@ -240,13 +307,14 @@ class MessagesRequest(Strict):
     messages: Annotated[list[Message], Field(min_length=1)]
     max_tokens: Count
     system: str | list[TextBlock] | None = None
-    stop_sequences: list[NonEmpty] | None = None
-    temperature: Temperature | None = None
+    stop_sequences: list[Said] | None = None
+    temperature: Probability | None = None
+    """At most 1, where OpenAI's is 2."""
     top_p: Probability | None = None
-    top_k: int | None = None
+    top_k: Natural | None = None
     tools: list[MessagesTool] | None = None
     tool_choice: MessagesToolChoice | None = None
-    thinking: Thinking | None = None
+    thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     metadata: MessagesMetadata | None = None
@@ -261,7 +329,7 @@ class CountTokensRequest(Strict):
     system: str | list[TextBlock] | None = None
     tools: list[MessagesTool] | None = None
     tool_choice: MessagesToolChoice | None = None
-    thinking: Thinking | None = None
+    thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
 
 
@@ -269,9 +337,9 @@ class RerankRequest(Strict):
     """Documents to put in the order of what they have to do with a query."""
 
     model: ModelName
-    query: str | JsonObject
+    query: Said | JsonObject
     documents: Annotated[list[str | JsonObject], Field(min_length=1)]
-    top_n: Natural | None = None
+    top_n: Count | None = None
 
 
 class TokenizeRequest(Strict):

@@ -7,9 +7,10 @@ from yibu.messages import tr
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Effects, Waiter
 
-_LONGEST_RETRY = 60.0
+_FAILED = 60.0
 _DOWN = 10.0
-"""Seconds until a client may ask again for a model of which nothing better is known."""
+"""Seconds until a client may ask again for a model that has failed, and for one of which nothing
+better is known."""
 
 
 def deadline(
@@ -56,15 +57,15 @@ def deadline(
         failed = current.stage == "failed" or any(
             r.state == "failed" for r in current.replicas.values()
         )
-        raise effects.not_ready(model.name, _LONGEST_RETRY if failed else _DOWN)
+        raise effects.not_ready(model.name, _FAILED if failed else _DOWN)
     if min(due) > ready_wait:
-        raise effects.not_ready(model.name, min(max(min(due), 1.0), _LONGEST_RETRY))
+        raise effects.not_ready(model.name, max(min(due), 1.0))
     return now + ready_wait
 
 
 def retry_after(model: Model, now: float) -> float:
     """Seconds until a request that comes then is likely answered at once."""
-    return min(max(model.rate.seconds(len(model.queue) + 1, now), 1.0), 600.0)
+    return max(model.rate.seconds(len(model.queue) + 1, now), 1.0)
 
 
 def patient(model: Model) -> bool:
