@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from yibu.errors import ConfigError, YibuError
 from yibu.messages import tr
@@ -40,14 +41,12 @@ class Paths:
         Raises:
             ConfigError: this user has no home directory, and ``YIBU_HOME`` names none.
         """
-        if base := env.get("YIBU_HOME"):
-            root = _expanded(base).absolute()
+        if root := own_home(env):
             data = cache = state = root
         else:
-            home = Path(env.get("HOME") or _expanded("~"))
-            data = Path(env.get("XDG_DATA_HOME") or home / ".local/share") / "yibu"
-            cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache") / "yibu"
-            state = Path(env.get("XDG_STATE_HOME") or home / ".local/state") / "yibu"
+            data = xdg_directory(env, "DATA", ".local/share") / "yibu"
+            cache = xdg_directory(env, "CACHE", ".cache") / "yibu"
+            state = xdg_directory(env, "STATE", ".local/state") / "yibu"
         return cls(
             store=data / "store",
             environments=cache / "environments",
@@ -128,7 +127,41 @@ def remedy(error: OSError) -> str:
     return ""
 
 
-def _expanded(path: str) -> Path:
+def own_home(env: Mapping[str, str]) -> Path | None:
+    """What ``YIBU_HOME`` names, ``~`` and ``$VAR`` in it filled in: systemd and .env files do not.
+
+    Raises:
+        ConfigError: it cannot be told which directory that is.
+    """
+    text = env.get("YIBU_HOME", "")
+    filled = Template(text).safe_substitute(env)
+    if filled.startswith("$"):
+        raise ConfigError(
+            tr("YIBU_HOME is {text}, and that variable is not set.", text=text),
+            hint=tr("Name one: YIBU_HOME=/some/directory yibu …"),
+        )
+    return expanded(filled, env).absolute() if filled else None
+
+
+def xdg_directory(env: Mapping[str, str], kind: str, usual: str) -> Path:
+    """``XDG_<kind>_HOME``, or ``usual`` in the home directory: a relative path there is invalid and
+    ignored (XDG Base Directory Specification).
+
+    Raises:
+        ConfigError: this user has no home directory.
+    """
+    named = Path(env.get(f"XDG_{kind}_HOME", ""))
+    return named if named.is_absolute() else expanded("~", env) / usual
+
+
+def expanded(path: str, env: Mapping[str, str]) -> Path:
+    """The path, with ``~`` as the environment has it.
+
+    Raises:
+        ConfigError: no such user is known, or this one has no home directory.
+    """
+    if (path == "~" or path.startswith("~/")) and env.get("HOME"):
+        return Path(env["HOME"]) / path[2:]
     try:
         return Path(path).expanduser()
     except RuntimeError as error:  # no HOME, and the system does not know this user
@@ -136,6 +169,15 @@ def _expanded(path: str) -> Path:
             tr("{path} is no directory: {error}", path=path, error=error),
             hint=tr("Name one: YIBU_HOME=/some/directory yibu …"),
         ) from error
+
+
+def at_home(path: str) -> Path:
+    """The path, with ``~`` filled in where that user is known; as it is written where not: then
+    nothing is there."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def _runtime_directory(preferred: Path) -> Path:

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from yibu.paths import at_home
+
 _log = logging.getLogger(__name__)
 
 PYPI = "https://pypi.org/simple"
@@ -53,7 +55,7 @@ def local_path(location: str) -> Path | None:
     parts = urlsplit(location)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
-    return None if parts.scheme else Path(location).expanduser()
+    return None if parts.scheme else at_home(location)
 
 
 def _files(env: Mapping[str, str], prefix: Path, etc: Path) -> Iterator[Path]:
@@ -61,7 +63,7 @@ def _files(env: Mapping[str, str], prefix: Path, etc: Path) -> Iterator[Path]:
     named = env.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return
-    home = Path(env.get("HOME") or Path.home())
+    home = Path(env.get("HOME") or at_home("~"))
     if sys.platform == "darwin":
         yield Path("/Library/Application Support/pip/pip.conf")
         support = home / "Library/Application Support/pip"

@@ -1,14 +1,18 @@
-"""Which proxy a URL is fetched through, by the variables that curl, requests and uv know.
+"""Which proxy a URL is fetched through, and whose certificates are trusted: by the variables that
+curl, requests and uv know.
 
 ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, lower case before upper case.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import socket
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from yibu.errors import ConfigError
 from yibu.messages import tr
@@ -16,6 +20,8 @@ from yibu.redaction import register_urls
 
 _KINDS = ("http", "https", "socks5", "socks5h")
 _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
+_ENTRY = re.compile(r"(?:\[([^\]]+)\]|([^:]+|[^:]*:[^:]*:.*?))(?::(\d{1,5}))?")
+"""``host``, ``host:port``, ``::1``, ``[::1]:port``."""
 _TRY = 5.0
 """Seconds for finding out whether a proxy is there at all."""
 
@@ -57,7 +63,7 @@ class Proxies:
 
     by_scheme: Mapping[str, Proxy] = field(default_factory=dict)
     bypass: tuple[str, ...] = ()
-    """``NO_PROXY``: ``host``, ``.domain``, ``host:port`` or ``*``."""
+    """``NO_PROXY``: ``host``, ``.domain``, an address, ``10.0.0.0/8``, each with ``:port``; ``*``."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Proxies:
@@ -78,12 +84,9 @@ class Proxies:
     def of(self, url: str) -> Proxy | None:
         """The proxy for a URL; None where it is asked directly."""
         parts = urllib.parse.urlsplit(url)
-        host, port = (parts.hostname or "").lower(), parts.port
-        for entry in self.bypass:
-            if entry in ("*", host, f"{host}:{port}"):
-                return None
-            if host.endswith("." + entry.removeprefix("*").lstrip(".")):
-                return None
+        port = parts.port or _PORTS.get(parts.scheme)
+        if any(_covers(entry, parts.hostname or "", port) for entry in self.bypass):
+            return None
         return self.by_scheme.get(parts.scheme)
 
     def fault(self, url: str) -> str:
@@ -98,6 +101,36 @@ class Proxies:
             for scheme, proxy in self.by_scheme.items()
             for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY")
         }
+
+
+def certificates(env: Mapping[str, str]) -> str | None:
+    """The file or directory of the certificates to trust; None where the environment names none."""
+    names = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+    if file := next((env[name] for name in names if env.get(name)), None):
+        return file
+    # OpenSSL's own list, of which it passes over what is not there.
+    places = env.get("SSL_CERT_DIR", "").split(":")
+    return next((each for each in places if each and any(Path(each).glob("*.0"))), None)
+
+
+def _covers(entry: str, host: str, port: int | None) -> bool:
+    """Whether an entry of NO_PROXY means this host."""
+    host = host.lower().rstrip(".")
+    match = _ENTRY.fullmatch(entry)
+    if entry == "*" or match is None:
+        return entry == "*"
+    name, only = match[1] or match[2], match[3]
+    if only and int(only) != port:
+        return False
+    try:
+        network = ipaddress.ip_network(name, strict=False)
+    except ValueError:
+        name = name.removeprefix("*").strip(".")
+        return bool(name) and (host == name or host.endswith(f".{name}"))
+    try:
+        return ipaddress.ip_address(host) in network
+    except ValueError:
+        return False  # a name, which nobody looks up for this
 
 
 def _proxy_url(text: str, variable: str) -> str:

@@ -146,6 +146,28 @@ def test_every_verb_under_every_condition(part: int, tmp_path: Path) -> None:
     check(walk(tmp_path)[part::_PARTS], tmp_path)
 
 
+@pytest.mark.parametrize("home", ["named", "none"])
+def test_a_user_that_the_system_does_not_know(tmp_path: Path, home: str) -> None:
+    """As containers run programs, by a number alone: there is no home directory then."""
+    other = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+    if subprocess.run([*other, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("users cannot be mapped here")
+    env = environment("no HOME", tmp_path)
+    env = {name: env[name] for name in env if name not in ("LOGNAME", "USER", "HOME")}
+    if home == "none":
+        del env["YIBU_HOME"]
+    words = [["ls"], ["pull", "hf:a/b"], ["plan", "~nobody-here/x"], ["engine", "ls"]]
+    for argv in (*words, ["adopt", "~nobody-here/x.sh"], ["key", "ls"]):
+        done = subprocess.run(
+            [*other, sys.executable, "-m", "yibu", *argv],
+            env=env, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, argv
+        assert (done.returncode == 0 and home == "named") or done.stderr.startswith(
+            ("yibu: ", "hf:a/b  listing\nyibu: ")
+        ), (argv, done)
+
+
 def walk(work: Path) -> list[dict[str, Any]]:
     found = []
     for number, condition in enumerate(CONDITIONS):

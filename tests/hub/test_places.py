@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ import pytest
 
 from tests.hub.conftest import FILES, REPO, WEIGHTS, Machine
 from tests.hub.wheel import make_wheel
-from yibu.hub.settings import HubSettings
+from yibu.errors import ConfigError
+from yibu.hub.settings import HubSettings, moved_caches
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.hub.types import Source
@@ -87,6 +89,41 @@ def test_yibu_home_moves_everything_but_what_the_hubs_own_variables_place() -> N
             env.get("MODELSCOPE_CACHE", own),
             f"{home}/store" if home else f"{data}/yibu/store",
         ], names
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("~/y", "/h/y"),
+        ("~", "/h"),
+        ("$HOME/y", "/h/y"),
+        ("${DISK}/y", "/disk/y"),
+        ("/data/$pecial", "/data/$pecial"),
+        ("~root/y", os.path.expanduser("~root/y")),  # noqa: PTH111 - as a shell has it
+        ("here", str(Path.cwd() / "here")),
+    ],
+)
+def test_yibu_home_as_people_and_unit_files_write_it(text: str, place: str) -> None:
+    """Everything is in one place, whoever fills in ``~`` and variables."""
+    env = {"HOME": HOME, "DISK": "/disk", "YIBU_HOME": text}
+    settings = HubSettings.from_env(env)
+    assert str(Paths.from_env(env).store) == f"{place}/store"
+    assert str(settings.hf_cache) == f"{place}/hub/huggingface/hub"
+    assert str(settings.modelscope_cache) == f"{place}/hub/modelscope"
+    assert moved_caches(env)["HF_HOME"] == f"{place}/hub/huggingface"
+
+
+def test_a_variable_that_is_not_set_names_no_home() -> None:
+    with pytest.raises(ConfigError, match=r"YIBU_HOME is \$DISK/y, and that variable is not set"):
+        Paths.from_env({"HOME": HOME, "YIBU_HOME": "$DISK/y"})
+
+
+@pytest.mark.parametrize("kind", ["DATA", "CACHE", "STATE"])
+@pytest.mark.parametrize("value", ["~/x", "$HOME/x", "x", "./x"])
+def test_a_relative_xdg_directory_is_ignored(kind: str, value: str) -> None:
+    assert Paths.from_env({"HOME": HOME, f"XDG_{kind}_HOME": value}) == Paths.from_env(
+        {"HOME": HOME}
+    )
 
 
 @pytest.fixture(params=SOURCES)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import shutil
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.fakes.hub_server import HubServer
 from tests.hub.conftest import REPO, WEIGHTS, Machine
 from tests.hub.wheel import make_wheel
+from yibu.environments.pipconfig import IndexSettings as UvIndex
 from yibu.errors import ConfigError, HubError
 from yibu.hub.reachability import check_reachability
-from yibu.hub.settings import IndexSettings
+from yibu.hub.settings import HubSettings, IndexSettings
 from yibu.hub.source import parse_source
 
 SOURCES = [f"hf:{REPO}", f"modelscope:{REPO}", "pypi:weights==1.0#model.safetensors"]
@@ -171,6 +174,36 @@ def test_the_authority_is_trusted_where_it_is_named(
     assert "SSL_CERT_FILE" in said
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        *((name, "{file}") for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")),
+        ("REQUESTS_CA_BUNDLE", "{folder}"),
+        ("SSL_CERT_DIR", "/nowhere:{folder}"),
+    ],
+)
+def test_every_variable_of_other_programs_names_the_authority(
+    serve: Serve, authority: Authority, tmp_path: Path, variable: str, value: str
+) -> None:
+    asked = ["openssl", "x509", "-noout", "-hash", "-in", str(authority.bundle)]
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl names the files of such a directory")
+    hashed = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    (folder / f"{hashed}.0").symlink_to(authority.bundle)
+    env = {variable: value.format(file=authority.bundle, folder=folder), "HOME": str(tmp_path)}
+    trusted = HubSettings.from_env(env).ca_bundle
+    machine = serve(authority.context()).with_settings(ca_bundle=trusted)
+    machine.hub.storage = machine.hub.url
+    for source in SOURCES:
+        assert machine.store.pull(parse_source(source)).size >= len(WEIGHTS)
+    # uv, which knows OpenSSL's variables alone, is told of the others.
+    told = {**env, **UvIndex().uv_environment(env)}
+    own = "SSL_CERT_DIR" if "folder" in value else "SSL_CERT_FILE"
+    assert told[own].endswith(value.format(file=authority.bundle, folder=folder).split(":")[-1])
+
+
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("tls", [True, False])
 def test_the_schemes_mixed_up(
@@ -186,12 +219,14 @@ def test_the_schemes_mixed_up(
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("kind", ["missing", "no certificates"])
+@pytest.mark.parametrize("kind", ["missing", "no certificates", "a directory without"])
 def test_a_bundle_that_is_none(
     serve: Serve, authority: Authority, source: str, kind: str, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "bundle.pem"
-    if kind != "missing":
+    if kind == "a directory without":
+        bundle.mkdir()
+    elif kind != "missing":
         bundle.write_text("nothing of use\n")
     machine = serve(authority.context()).with_settings(ca_bundle=str(bundle))
     said = refused(machine, source, ConfigError)

@@ -21,6 +21,7 @@ from yibu.config.values import split_keep, split_sleep
 from yibu.errors import ConfigError
 from yibu.messages import joined, tr
 from yibu.messages.validation import complaint, type_name
+from yibu.paths import at_home
 
 DEFAULT_FILE = "yibu.yaml"
 _SHOWN = 60
@@ -66,7 +67,7 @@ def resolve(
     given |= {name: (value, "environment") for name, value in _from_environment(env).items()}
     given |= {name: (value, "flag") for name, value in (flags or {}).items() if value is not None}
     if path is not None and given.get("api_key_file", (None, ""))[1] == "file":
-        beside = path.absolute().parent / Path(given["api_key_file"][0] or "").expanduser()
+        beside = path.absolute().parent / at_home(given["api_key_file"][0] or "")
         given["api_key_file"] = (str(beside), "file")
     return Config(
         gateway=_gateway(schema.gateway, {name: value for name, (value, _) in given.items()}, env),
@@ -319,7 +320,7 @@ def _gateway(
     key_file = values["api_key_file"]
     values |= {
         "api_keys": tuple(dict.fromkeys(key for key in keys if key)),
-        "api_key_file": Path(key_file).expanduser().absolute() if key_file else None,
+        "api_key_file": at_home(key_file).absolute() if key_file else None,
         "cors_origins": tuple(values["cors_origins"]),
         "hosts": tuple(values["hosts"]),
     }

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from yibu.paths import at_home
 from yibu.pipconfig import is_true, local_path, pip_options
+from yibu.proxies import certificates
 from yibu.redaction import register_urls
 
 
@@ -52,11 +54,13 @@ class IndexSettings:
         Variables rather than arguments, because every user of a machine can read arguments and
         an index URL may carry a password.
         """
+        trusted = self.certificate or certificates(env)  # uv knows SSL_CERT_* alone
+        trust = "SSL_CERT_DIR" if trusted and Path(trusted).is_dir() else "SSL_CERT_FILE"
         wanted: dict[str, str | None] = {
             "UV_DEFAULT_INDEX": self.default_index,
             "UV_INDEX": " ".join(self.extra_indexes),
             "UV_FIND_LINKS": ",".join(self.find_links),
-            "SSL_CERT_FILE": self.certificate,
+            trust: trusted,
             "HTTP_PROXY": self.proxy,
             "HTTPS_PROXY": self.proxy,
             "UV_INSECURE_HOST": " ".join(self.trusted_hosts),
@@ -94,4 +98,4 @@ def _existing(locations: Sequence[str]) -> tuple[str, ...]:
 
 
 def _file(path: str | None) -> str | None:
-    return path if path and Path(path).expanduser().is_file() else None
+    return path if path and at_home(path).is_file() else None

@@ -17,8 +17,9 @@ from string import Template
 from yibu.errors import ConfigError
 from yibu.hub.tokens import clean_token, token_of_file
 from yibu.messages import tr
+from yibu.paths import expanded, own_home
 from yibu.pipconfig import PYPI, is_true, pip_options
-from yibu.proxies import Proxies
+from yibu.proxies import Proxies, certificates
 from yibu.redaction import register_urls
 
 
@@ -101,21 +102,19 @@ class HubSettings:
         Raises:
             ConfigError: a variable holds something that cannot be used.
         """
-        home = Path(env.get("HOME") or Path.home())
-        xdg_cache = Path(env.get("XDG_CACHE_HOME") or home / ".cache")
-        own = _path(env.get("YIBU_HOME"), home)
-        hf_home = _path(_filled(env, "HF_HOME"), home)
-        login = _path(_filled(env, "HF_TOKEN_PATH"), home) or (
-            (hf_home or xdg_cache / "huggingface") / "token"
-        )
+        hf_home = _path(_filled(env, "HF_HOME"), env)
+        login = _path(_filled(env, "HF_TOKEN_PATH"), env) or _login(env, hf_home)
+        own = own_home(env)
         if hf_home is None:
-            hf_home = own / "hub" / "huggingface" if own else xdg_cache / "huggingface"
+            hf_home = own / "hub" / "huggingface" if own else _usual_hf_home(env)
         hf_cache = (
-            _path(_filled(env, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"), home) or hf_home / "hub"
+            _path(_filled(env, "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"), env) or hf_home / "hub"
         )
-        modelscope_cache = _path(env.get("MODELSCOPE_CACHE"), home) or (
-            own / "hub" / "modelscope" if own else home / ".cache" / "modelscope"
-        )
+        modelscope_cache = _path(env.get("MODELSCOPE_CACHE"), env)
+        if modelscope_cache is None:
+            modelscope_cache = (
+                own / "hub" / "modelscope" if own else expanded("~/.cache/modelscope", env)
+            )
         return cls(
             modelscope_cache=modelscope_cache,
             hf_cache=hf_cache,
@@ -124,16 +123,10 @@ class HubSettings:
             ),
             hf_endpoint=_endpoint(env.get("HF_ENDPOINT")),
             modelscope_token=_token(env, "MODELSCOPE_API_TOKEN"),
-            hf_token=_token(env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") or token_of_file(login),
+            hf_token=_token(env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+            or (token_of_file(login) if login else None),
             proxies=Proxies.from_env(env),
-            ca_bundle=next(
-                (
-                    env[name]
-                    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
-                    if env.get(name)
-                ),
-                None,
-            ),
+            ca_bundle=certificates(env),
             offline=is_offline(env),
             index=IndexSettings.from_env(env),
             connections=_count(env, "YIBU_DOWNLOAD_CONNECTIONS", 8),
@@ -143,10 +136,10 @@ class HubSettings:
 def moved_caches(env: Mapping[str, str]) -> dict[str, str]:
     """The hubs' own variables for programs that use the hubs' SDKs themselves, where YIBU_HOME
     moves the caches and the user has not placed them."""
-    own = env.get("YIBU_HOME")
-    if not own:
+    own = own_home(env)
+    if own is None:
         return {}
-    hub = Path(own).expanduser().absolute() / "hub"
+    hub = own / "hub"
     moved = {"HF_HOME": str(hub / "huggingface"), "MODELSCOPE_CACHE": str(hub / "modelscope")}
     return {name: value for name, value in moved.items() if not env.get(name)}
 
@@ -170,12 +163,21 @@ def _filled(env: Mapping[str, str], *names: str) -> str | None:
     return value and Template(value).safe_substitute(env)
 
 
-def _path(value: str | None, home: Path) -> Path | None:
-    if not value:
+def _path(value: str | None, env: Mapping[str, str]) -> Path | None:
+    return expanded(value, env).absolute() if value else None
+
+
+def _usual_hf_home(env: Mapping[str, str]) -> Path:
+    cache = env.get("XDG_CACHE_HOME")
+    return (expanded(cache, env) if cache else expanded("~/.cache", env)) / "huggingface"
+
+
+def _login(env: Mapping[str, str], hf_home: Path | None) -> Path | None:
+    """Where ``hf auth login`` keeps its token; None for a user without a home directory."""
+    try:
+        return (hf_home or _usual_hf_home(env)) / "token"
+    except ConfigError:
         return None
-    if value == "~" or value.startswith("~/"):
-        return home / value[2:]
-    return Path(value).absolute()
 
 
 def _token(env: Mapping[str, str], *names: str) -> str | None:

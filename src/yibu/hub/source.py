@@ -175,7 +175,11 @@ def _local(text: str, base: Path | None) -> Source:
         path = Path(text).expanduser()
     except RuntimeError as error:
         raise SourceError(
-            tr("The path {text!r} cannot be read: {error}.", text=text, error=error),
+            tr(
+                "The path {text!r} cannot be read: {error}.",
+                text=text,
+                error=str(error).rstrip("."),
+            ),
             hint=tr("Give the absolute path"),
         ) from error
     return Source("local", os.path.normpath(Path(base or Path.cwd()).absolute() / path))

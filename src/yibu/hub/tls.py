@@ -73,6 +73,8 @@ def context(bundle: str) -> ssl.SSLContext:
     """
     place = {"capath" if Path(bundle).is_dir() else "cafile": bundle}
     try:
+        if "capath" in place and not any(Path(bundle).glob("*.0")):
+            raise ssl.SSLError(tr("no certificates in it"))
         return ssl.create_default_context(**place)  # type: ignore[arg-type]  # one of its keywords
     except OSError as error:
         reason = tr("no certificates in it") if isinstance(error, ssl.SSLError) else error.strerror

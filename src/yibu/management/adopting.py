@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from yibu.errors import UsageError
 from yibu.messages import tr
+from yibu.paths import at_home
 
 if TYPE_CHECKING:
     from yibu.adopt import Adoption
@@ -36,12 +37,12 @@ class FilesHere:
 
     def read(self, path: str) -> str | None:
         try:
-            return text_file(Path(path).expanduser())
+            return text_file(at_home(path))
         except (OSError, UsageError):
             return None
 
     def kind(self, path: str) -> str | None:
-        found = Path(path).expanduser()
+        found = at_home(path)
         try:
             return "directory" if found.is_dir() else "file" if found.exists() else ""
         except OSError:

@@ -25,6 +25,7 @@ from yibu.config.schema import Size
 from yibu.errors import ConfigError, UsageError
 from yibu.messages import tr
 from yibu.messages.validation import complaint
+from yibu.paths import at_home
 from yibu.planner.arithmetic import GIB
 from yibu.planner.types import Gpu, Machine
 
@@ -165,7 +166,7 @@ def load_machine(spec: str) -> Machine:
     """
     if spec in BUILT_IN:
         return BUILT_IN[spec]
-    path = Path(spec).expanduser()
+    path = at_home(spec)
     if not path.is_file():
         if (described := machine_of(spec)) is not None:
             return described

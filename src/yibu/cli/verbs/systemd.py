@@ -18,6 +18,7 @@ from yibu.cli.options import FileOption, JsonOption, option
 from yibu.errors import AlreadyRunningError, NotRunningError, UsageError, YibuError
 from yibu.management.context import Context
 from yibu.messages import tr
+from yibu.paths import xdg_directory
 
 if TYPE_CHECKING:
     from yibu.export.systemd import Service
@@ -66,7 +67,7 @@ class Unit:
     @property
     def _config(self) -> Path:
         env = self.context.env
-        return Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME") or Path.home()) / ".config")
+        return xdg_directory(env, "CONFIG", ".config")
 
     def systemctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run systemctl for this manager.
@@ -134,7 +135,7 @@ def install(
         "{name} is ready. It starts at boot, and again when it fails. See: yibu service status",
         name=name,
     )
-    if not unit.system and not Path("/var/lib/systemd/linger", getpass.getuser()).exists():
+    if not unit.system and not Path("/var/lib/systemd/linger", _user()).exists():
         output.say("It ends when you log out, until you type: loginctl enable-linger")
     return DONE
 
@@ -153,7 +154,7 @@ def _service(unit: Unit, path: Path, run_as: str | None) -> Service:
         drain_timeout=config.gateway.drain_timeout,
         environment_file=unit.environment,
         system=unit.system,
-        user=run_as or here.env.get("SUDO_USER") or getpass.getuser(),
+        user=run_as or here.env.get("SUDO_USER") or _user(),
         low_port=config.gateway.port < 1024,
         environment=systemd.carried(here.env, path.read_text(encoding="utf-8", errors="replace")),
     )
@@ -257,3 +258,10 @@ def _installed(unit: Unit) -> Unit:
             hint=tr("Install it: yibu service install"),
         )
     return unit
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # one that the system has no name of
+        return str(os.getuid())

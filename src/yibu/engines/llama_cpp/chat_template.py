@@ -9,6 +9,7 @@ from yibu.config import ModelConfig
 from yibu.engines.options import nearest
 from yibu.errors import ConfigError
 from yibu.messages import tr
+from yibu.paths import at_home
 
 _CHATML = "chatml"
 """The one name that llama.cpp's Jinja engine knows."""
@@ -43,7 +44,7 @@ def chat_template(model: ModelConfig, value: str) -> ChatTemplate:
     """
     if value == _CHATML or "{{" in value or "{%" in value:
         return ChatTemplate(value)
-    path = Path(model.directory or ".") / Path(value).expanduser()
+    path = Path(model.directory or ".") / at_home(value)
     if value in _NAMES and not path.is_file():
         return ChatTemplate(value, jinja=False)
     try:

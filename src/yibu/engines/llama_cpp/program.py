@@ -11,6 +11,7 @@ from yibu.config import ModelConfig
 from yibu.engines.base import Ask
 from yibu.errors import ConfigError, EnvironmentSetupError
 from yibu.messages import tr
+from yibu.paths import at_home
 from yibu.planner.arithmetic import MIB
 from yibu.planner.types import Accelerator, Gpu
 
@@ -93,7 +94,7 @@ def named(model: ModelConfig) -> Path | None:
                 program=PACKAGED,
             ),
         )
-    return Path(value).expanduser()
+    return at_home(value)
 
 
 def choose_program(model: ModelConfig, ask: Ask, built: Mapping[str, Path]) -> Program | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from yibu.config import ModelConfig
 from yibu.engines.flags import Given
 from yibu.engines.llama_cpp.server import SERVER, sequence_context
 from yibu.engines.llama_cpp.table import ALL, FIELD_OPTIONS, TABLE
 from yibu.errors import YibuError
+from yibu.paths import at_home
 from yibu.planner.arithmetic import MIB, kv_element_bytes
 from yibu.planner.facts import read_facts
 from yibu.planner.request import Request
@@ -58,7 +57,7 @@ def _layers(given: Given, name: str) -> int | None:
 
 def _draft(path: str | None) -> ModelFacts | None:
     """The facts of a draft model that is on this disk; llama.cpp itself says what is wrong with one."""
-    if path is None or not (file := Path(path).expanduser()).is_file():
+    if path is None or not (file := at_home(path)).is_file():
         return None
     try:
         return read_facts(file)
