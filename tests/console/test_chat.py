@@ -39,6 +39,8 @@ def step(u):
 <img src=x onerror="document.title='broken in'"> <b onclick="document.title='broken in'">raw</b> <script>document.title = 'broken in'</script>
 [bad](javascript:document.title='broken-in') ![far](https://example.com/tracker.png) <a href="https://example.com" style="position:fixed">link</a>
 """
+FOLDED = ["The *first* part.", "\n\n<details><summary>More</summary>\n\n- inside $x^2$\n\n", "```python\ndef",
+          " f(): pass\n```\n\n</details>\n\nThe [last][1] part.", "\n\n[1]: https://example.com"]  # fmt: skip
 TOOLS = [
     {
         "type": "function",
@@ -74,6 +76,9 @@ def talkers(tmp_path_factory: pytest.TempPathFactory, chromium: Chromium) -> Ite
     for name, list_of in deltas.items():
         (root / f"{name}.json").write_text(json.dumps(list_of))
         models.append(fake(name, "--deltas", str(root / f"{name}.json"), "--count-words"))
+    (root / "folded.json").write_text(json.dumps([{"content": piece} for piece in FOLDED]))
+    folded = ("--deltas", str(root / "folded.json"), "--end-when", str(root / "end"))
+    models.append(fake("folded", *folded))
     models.append(fake("slow", "--tokens", "400", "--slow-tokens", "0.25"))
     models.append(fake("sees"))
     models[-1]["options"]["capabilities"] = ["chat", "vision"]
@@ -124,6 +129,26 @@ def test_markdown_formulas_and_code_without_what_could_do_harm(chat: View) -> No
     expect(answer.get_by_text("bad", exact=True)).not_to_have_attribute("href", "javascript:")
     assert copied(chat, "button", "Copy the code").startswith("def step(u):")
     assert page.title() == "Chat · yibu"
+    chat.accessible()
+
+
+def test_what_has_been_drawn_of_an_answer_stays(chat: View, talkers: Home) -> None:
+    """A long answer that was drawn anew for each word would hold the page up."""
+    page = chat.open("chat").page
+    pick(chat, "folded")
+    ask(chat, "Tell me")
+    answer = page.get_by_role("article")
+    first = answer.locator(".markdown p").first
+    expect(answer.get_by_role("link", name="last")).to_have_attribute("href", "https://example.com")
+    expect(answer.locator("details .katex")).to_have_count(1)
+    expect(answer.locator("details .hljs-keyword").first).to_have_text("def")  # its block has ended
+    first.evaluate("element => { element.drawnOnce = true; }")
+    expect(answer).to_have_attribute("aria-busy", "true")
+    (talkers.root / "end").touch()
+    expect(answer).to_have_attribute("aria-busy", "false")
+    expect(answer.locator(".figures")).to_be_visible()
+    assert first.evaluate("element => element.drawnOnce")
+    expect(answer.locator("details")).to_have_count(1)
     chat.accessible()
 
 

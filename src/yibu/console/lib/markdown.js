@@ -1,5 +1,5 @@
 /**
- * Markdown to a sanitised document fragment. Formulas are taken out before the parser sees them and
+ * Markdown to sanitised document fragments, one a block: while a text grows, only its end is drawn anew. Formulas are taken out before the parser sees them and
  * put in by KaTeX as elements; nothing in the result can load anything or carry a style of its own.
  */
 import { highlight, katex, marked, purify } from "./load.js";
@@ -76,10 +76,31 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: true,
 };
 
-/** The fragment of a Markdown text; `final` false while it still grows (code is not coloured yet). */
-export async function rendered(text, final) {
+const folds = (token) => (token.type === "html" ? token.raw.match(/<details/gi)?.length ?? 0 : 0);
+const unfolds = (token) => (token.type === "html" ? token.raw.match(/<\/details/gi)?.length ?? 0 : 0);
+
+/** The blocks of a text as {raw, links, tokens}: two with the same `raw` and `links` look the same. */
+export async function blocksOf(text) {
+  await tools();
+  const tokens = parser.lexer(text);
+  const links = JSON.stringify(tokens.links);
+  const blocks = [];
+  let depth = 0;
+  for (const token of tokens.filter(({ type }) => type !== "space" && type !== "def")) {
+    if (depth > 0) {
+      const open = blocks.at(-1);
+      open.raw += token.raw;
+      open.tokens.push(token);
+    } else blocks.push({ raw: token.raw, links, tokens: [token] });
+    depth = Math.max(0, depth + folds(token) - unfolds(token));
+  }
+  return blocks;
+}
+
+/** The fragment of one block; its code is not coloured yet. */
+export async function fragmentOf({ tokens }) {
   const sanitizer = await tools();
-  const fragment = sanitizer.sanitize(parser.parse(text), ALLOWED);
+  const fragment = sanitizer.sanitize(parser.parser(tokens), ALLOWED);
   for (const image of fragment.querySelectorAll("img")) {
     if (!PICTURE.test(image.src)) image.remove();
   }
@@ -95,7 +116,6 @@ export async function rendered(text, final) {
     else box.remove();
   }
   await formulas(fragment);
-  if (final) await colour(fragment);
   return fragment;
 }
 
@@ -109,7 +129,8 @@ async function formulas(fragment) {
   }
 }
 
-async function colour(fragment) {
+/** Colour the code of a block that grows no more. */
+export async function colour(fragment) {
   const found = [...fragment.querySelectorAll("pre code")];
   if (!found.length) return;
   const library = await highlight();
