@@ -15,7 +15,7 @@ const KINDS = { fits: "ok", fits_reduced: "warn", does_not_fit: "bad", cannot_te
 /** Values with their notes, line by line. */
 export function Rows({ rows }) {
   return html`<dl class="arithmetic">${rows.map((row, index) => html`<div key=${index}>
-    <dt>${row.label}</dt><dd>${row.value}${row.note && html` <span class="muted small">${row.note}</span>`}</dd></div>`)}</dl>`;
+    <dt>${row.label}</dt><dd>${row.value}${row.note && html`<span class="muted small">${row.note}</span>`}</dd></div>`)}</dl>`;
 }
 
 export function Arithmetic({ model }) {
