@@ -40,7 +40,7 @@ def form(**fields: Any) -> Form:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("ending", ["", "[]"])
+@pytest.mark.parametrize("ending", ["", "[]", "[type]", "[0][type]"])
 def test_what_the_table_refuses_the_engine_refuses(name: str, ending: str) -> None:
     value = '{"type": "server_vad"}' if name == "chunking_strategy" else "x"
     with pytest.raises(InvalidRequestError) as caught:
@@ -50,6 +50,19 @@ def test_what_the_table_refuses_the_engine_refuses(name: str, ending: str) -> No
 
 def test_what_asks_for_nothing_is_taken() -> None:
     assert parse(form(chunking_strategy="auto"), RECOGNIZER, "transcribe").response_format == "json"
+
+
+@pytest.mark.parametrize("value", ["0_1", "\uff11", "0x1", "inf", "1e", "--1", "1" * 5000, "1.01"])
+def test_a_temperature_is_a_number_as_json_has_it(value: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse(form(temperature=value), RECOGNIZER, "transcribe")
+    assert caught.value.param == "temperature"
+
+
+@pytest.mark.parametrize("value", ["0", "1", "0.25", " 1e-3 ", "-0", "1.0"])
+def test_a_temperature_from_0_to_1(value: str) -> None:
+    asked = parse(form(temperature=value), RECOGNIZER, "transcribe")
+    assert asked.options.temperature == float(value)
 
 
 @pytest.mark.parametrize("name", ["keywords", "hotwords", "hotword"])

@@ -87,6 +87,38 @@ async def test_fields_and_file() -> None:
     assert form.upload.file.closed
 
 
+async def test_a_field_is_given_once_or_alike() -> None:
+    data = part("language", b"") + part("language", b"en") * 2 + END
+    with await read([data]) as form:
+        assert form.first("language") == "en"
+    with await read([part("language", b"en") + part("language", b"de") + END]) as form:
+        with pytest.raises(InvalidRequestError) as caught:
+            form.first("language")
+        assert caught.value.param == "language"
+
+
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        ("ISO-8859-1", "Café"),
+        ('"gb18030"', "你好"),
+        ("utf-16le", "Café"),
+        ("Shift_JIS", "こんにちは"),
+        ("utf-8", "Café 你好"),
+    ],
+)
+async def test_a_field_in_another_charset(charset: str, text: str) -> None:
+    value = text.encode(charset.strip('"'))
+    with await read([part("prompt", value, kind=f"text/plain; charset={charset}") + END]) as form:
+        assert form.first("prompt") == text
+
+
+@pytest.mark.parametrize("charset", ["us-ascii", "utf-99", "hex", "nonsense", "idna"])
+async def test_a_field_that_is_not_in_its_charset(charset: str) -> None:
+    error = await refused([part("prompt", b"Caf\xe9", kind=f"text/plain; charset={charset}") + END])
+    assert (error.param, error.status) == ("prompt", 400)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=3000), st.lists(st.integers(1, 400), min_size=1, max_size=40))
 async def test_the_chunks_do_not_matter(content: bytes, sizes: list[int]) -> None:
@@ -153,7 +185,7 @@ async def test_not_a_form(kind: str, said: str) -> None:
         (part("sound", b"x", "a.wav") + END, "belongs in 'file'"),
         (part("model", b"\xff\xfe") + END, "not UTF-8"),
         (part("model", b"m" * 70_000) + END, "longer than"),
-        (b"".join(part(f"f{n}", b"") for n in range(70)) + END, "more than 64"),
+        (b"".join(part(f"f{n}", b"") for n in range(257)) + END, "more than 256"),
         (b"no boundary at all", "cannot be read"),
     ],
 )

@@ -24,6 +24,9 @@ _TYPE = re.compile(rb"\s*multipart/form-data\s*", re.IGNORECASE)
 _PARAMETER = re.compile(rb';\s*([!#-\'*+.0-9A-Z^-z|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*')
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
+_AS_IT_IS = frozenset({b"7bit", b"8bit", b"binary"})
+"""The others are deprecated by RFC 7578, 4.7, and no server that is asked here decodes them."""
+
 _silent = logging.getLogger("yibu.gateway.requests.form.parser")
 _silent.disabled = True  # the parser logs each fault that it raises, too
 
@@ -80,6 +83,7 @@ class FormScanner:
                 "on_header_field": self._header_name,
                 "on_header_value": self._header_value,
                 "on_header_end": self._header_ends,
+                "on_headers_finished": self._headers_end,
                 "on_part_data": self._part_data,
                 "on_part_end": self._part_ends,
                 "on_end": self._ends,
@@ -90,7 +94,7 @@ class FormScanner:
         self._passed = 0
         self._name = b""
         self._value = b""
-        self._in_model = False
+        self._in_model = self._named = False
         self._model: bytes | None = None
         self._start = 0
         self.parts = 0
@@ -129,7 +133,7 @@ class FormScanner:
 
     def _part_begins(self) -> None:
         self.parts += 1
-        self._in_model = False
+        self._in_model = self._named = False
         if self.parts > MAX_PARTS:
             raise broken_form(tr("it has more than {limit} parts", limit=MAX_PARTS))
 
@@ -143,9 +147,19 @@ class FormScanner:
         self._value += data[start:end]
 
     def _header_ends(self) -> None:
-        if self._name.lower() != b"content-disposition":
+        name = self._name.lower()
+        if name == b"content-transfer-encoding" and self._value.strip().lower() not in _AS_IT_IS:
+            encoding = self._value[:40].decode("latin-1")
+            raise broken_form(
+                tr("part {parts} has the Content-Transfer-Encoding {encoding!r}; expected the bytes as they are",
+                   parts=self.parts, encoding=encoding)
+            )  # fmt: skip
+        if name != b"content-disposition":
             return
+        if self._named:
+            raise broken_form(tr("part {parts} has two Content-Dispositions", parts=self.parts))
         _, options = parse_options_header(self._value)
+        self._named = b"name" in options
         self._in_model = options.get(b"name") == b"model"
         if not self._in_model:
             return
@@ -154,6 +168,12 @@ class FormScanner:
         if self._model is not None:
             raise broken_form(tr("the field 'model' is given twice"))
         self._model = b""
+
+    def _headers_end(self) -> None:
+        if not self._named:
+            raise broken_form(
+                tr("part {parts} has no Content-Disposition with a name", parts=self.parts)
+            )
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if not self._in_model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from yibu.errors import InvalidRequestError, UnknownModelError
@@ -15,6 +16,8 @@ from yibu.speech.types import Options, Recognizer
 
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 _PROMPT_CHARACTERS = 4096
+_NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?")
+"""As JSON writes it; Python reads 0_1 and other scripts' digits too."""
 _SPEAKERS = tr("It names speakers A, B, … as they come. Leave it out")
 UNSUPPORTED = {
     "known_speaker_names": _SPEAKERS,
@@ -224,10 +227,7 @@ def _hotwords(form: Form, recognizer: Recognizer) -> tuple[str, ...]:
 
 def _temperature(form: Form) -> float:
     value = form.first("temperature") or "0"
-    try:
-        temperature = float(value)
-    except ValueError:
-        temperature = float("nan")
+    temperature = float(value) if _NUMBER.fullmatch(value.strip()) else float("nan")
     if not 0.0 <= temperature <= 1.0:
         raise InvalidRequestError(
             tr("temperature is {value!r}; it is a number from 0 to 1", value=value[:32]),

@@ -30,7 +30,12 @@ _IN_MEMORY = 64 * 1024
 """Bytes. Larger uploads lie in a file, so that many clients at once take no more memory."""
 _FLUSH_AT = 128 * 1024
 _FIELD_BYTES = 64 * 1024
-_PARTS = 64
+_PARTS = 256
+_CHARSET = re.compile(
+    r"""charset\s*=\s*"?((?:utf-?(?:8|16|32)|iso-8859|windows|gb|big5|shift|euc|us-ascii|koi8)[\w-]*)""",
+    re.IGNORECASE,
+)
+"""Of a field. Java's clients write ISO-8859-1 unless told otherwise."""
 
 
 class UploadStalledError(RequestError):
@@ -59,13 +64,23 @@ class Form:
     upload: Upload | None = None
 
     def first(self, name: str) -> str | None:
-        """A field's value; an empty one is as good as none."""
-        return next((value for value in self.fields.get(name, ()) if value), None)
+        """A field's value; an empty one is as good as none.
+
+        Raises:
+            InvalidRequestError: it is given twice, with two values.
+        """
+        values = [value for value in self.fields.get(name, ()) if value]
+        if len(set(values)) > 1:
+            raise InvalidRequestError(
+                tr("The field {name!r} is given {count} times", name=name, count=len(values)),
+                param=name,
+            )
+        return values[0] if values else None
 
     def all(self, name: str) -> list[str]:
-        """Every value of a field but empty ones: ``name``, ``name[]``, and ``name[0]`` as some
-        clients number them."""
-        written = re.compile(rf"{re.escape(name)}(\[\d*\])?")
+        """Every value of a field but empty ones: ``name``, ``name[]``, ``name[0]`` as some clients
+        number them, and ``name[key]`` of an object."""
+        written = re.compile(rf"{re.escape(name)}(\[\w*\])*")
         return [
             value
             for field, values in self.fields.items()
@@ -260,18 +275,22 @@ class _FormParser:
                         "The field {name!r} is longer than {limit} bytes",
                         name=self._name[:64],
                         limit=_FIELD_BYTES,
-                    )
+                    ),
+                    param=self._name[:64],
                 )
             self._value += data[start:end]
 
     def _part_end(self) -> None:
         if self._value is not None:
+            kind = self._headers.get(b"content-type", b"").decode("latin-1")
+            charset = found[1] if (found := _CHARSET.search(kind)) else "utf-8"
             try:
-                text = self._value.decode("utf-8")
-            except UnicodeDecodeError:
+                text = self._value.decode(charset)
+            except (UnicodeError, LookupError):
                 raise InvalidRequestError(
-                    tr("The field {name!r} is not UTF-8 text", name=self._name[:64])
-                ) from None
+                    tr("The field {name!r} is not {charset} text", name=self._name[:64], charset=charset.upper()),
+                    param=self._name[:64],
+                ) from None  # fmt: skip
             self.form.fields.setdefault(self._name, []).append(text)
         self._value = None
         self._in_file = False
