@@ -7,6 +7,7 @@ samples without one; where it contradicts a header in a form field, the request 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from yibu.errors import InvalidRequestError
@@ -24,6 +25,14 @@ _RAW_TYPES = {
     **dict.fromkeys(("audio/pcmu", "audio/mulaw", "audio/x-mulaw", "audio/basic"), "mulaw"),
     **dict.fromkeys(("audio/pcma", "audio/alaw", "audio/x-alaw"), "alaw"),
 }
+_CODED: dict[str, tuple[str, int]] = {
+    **dict.fromkeys(("audio/gsm", "audio/x-gsm", ".gsm"), ("gsm", 8_000)),
+    **dict.fromkeys(("audio/g722", ".g722"), ("g722", 16_000)),
+    **dict.fromkeys(("audio/g729", ".g729"), ("g729", 8_000)),
+    **{f".sln{rate or ''}": ("s16le", 1000 * (rate or 8)) for rate in (0, 12, 16, 24, 32, 48)},
+}
+"""Codecs without a header that telephone systems record, by content type and suffix: each has one rate,
+which for G.722 is not the one that RTP states (RFC 3551, 4.5.2)."""
 _TELEPHONE_RATE = 8000
 """Of the types for G.711, which need not say it (RFC 3551, 4.5.14; RFC 2046, 4.3)."""
 _UNSPECIFIC_TYPES = frozenset(
@@ -112,6 +121,11 @@ def not_one_of(name: str, value: str, known: str) -> InvalidRequestError:
 
 def _with_raw(said: Stated, kind: str, given: dict[str, str], filename: str) -> Stated:
     typed = _RAW_TYPES.get(kind)
+    coded = _CODED.get(kind)
+    if coded is None and kind in _UNSPECIFIC_TYPES:
+        coded = _CODED.get(PurePath(filename.lower()).suffix)
+    if coded is not None and said.rate in {None, coded[1]} and said.sample_format is None:
+        return replace(said, raw=RawFormat(*coded, said.channels or 1))
     if typed is None and kind not in _UNSPECIFIC_TYPES:
         return said
     rate = said.rate

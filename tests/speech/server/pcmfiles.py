@@ -81,3 +81,24 @@ def caf(size: int, after: bytes = b"") -> bytes:
     description = struct.pack(">d4sIIIII", 16_000.0, b"lpcm", 0, 2, 1, 1, 16)
     head = b"caff\0\1\0\0desc" + struct.pack(">q", 32) + description
     return head + b"data" + struct.pack(">q", size) + bytes(4) + BIG + after
+
+
+def caf_with_layout(tag: int, channels: int) -> bytes:
+    """A CAF that names its channels' layout by its number in Apple's table."""
+    description = struct.pack(">d4sIIIII", 16_000.0, b"lpcm", 0, 2 * channels, 1, channels, 16)
+    data = PCM[: len(PCM) // (2 * channels) * 2 * channels]
+    chunks = [(b"desc", description), (b"chan", struct.pack(">III", tag, 0, 0))]
+    chunks += [(b"data", bytes(4) + data)]
+    return b"caff\0\1\0\0" + b"".join(
+        name + struct.pack(">q", len(content)) + content for name, content in chunks
+    )
+
+
+def aiff_of(bits: int, frames: int) -> bytes:
+    """A mono AIFF, without the byte behind data of odd length."""
+    samples = (tone(440, frames / 16_000 + 1) * (1 << 31)).astype(">i4")[:frames]
+    width = bits // 8
+    data = np.frombuffer(samples.tobytes(), np.uint8).reshape(-1, 4)[:, :width].tobytes()
+    common = struct.pack(">hIhHQ", 1, frames, bits, 16383 + 13, 16_000 << 50)
+    sound = chunk(b"SSND", bytes(8) + data, order=">", padded=False)
+    return b"FORM\0\0\0\0AIFF" + chunk(b"COMM", common, order=">") + sound

@@ -20,17 +20,18 @@ from yibu.messages import tr
 from yibu.speech.audio.headers import Source, View, examine
 from yibu.speech.audio.mixing import Mono
 from yibu.speech.audio.timeline import KEPT, RESTARTING, begin_of_others, spaced
-from yibu.speech.audio.tracks import choose, described
+from yibu.speech.audio.tracks import choose, described, settle_layout
 from yibu.speech.audio.wholeness import breaks_off
 from yibu.speech.settings import Limits
 from yibu.speech.stated import RawFormat, Stated
 from yibu.speech.types import SAMPLE_RATE, Samples
 
-_CONTAINERS = (
-    "3g2,3gp,aac,ac3,ac4,aiff,amr,amrnb,amrwb,ape,asf,au,avi,avr,caf,dsf,dss,dts,dtshd,dv,eac3,"
-    "epaf,flac,flv,iff,ircam,loas,m4a,matroska,mj2,mlp,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,mxf,"
-    "nistsphere,nut,ogg,oma,paf,pvf,qcp,qoa,rm,sox,tak,truehd,tta,voc,vqf,w64,wav,webm,wsd,wtv,"
-    "wv,xwma"
+CONTAINERS = (
+    "3g2,3gp,aac,ac3,ac4,adx,aea,aiff,alp,amr,amrnb,amrwb,ape,apm,asf,ast,au,avi,avr,bonk,caf,"
+    "dsf,dss,dts,dtshd,dv,eac3,epaf,film_cpk,flac,flv,gxf,hcom,iamf,iff,ilbc,ircam,ivr,kvag,"
+    "loas,m4a,matroska,mj2,mlp,mmf,mov,mp3,mp4,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nsv,nut,ogg,"
+    "oma,osq,paf,pvf,qcp,qoa,rka,rm,roq,shn,smjpeg,sox,spdif,swf,tak,truehd,tta,vag,voc,vqf,w64,"
+    "wav,wavarc,webm,wsd,wtv,wv,xwma"
 )
 """Demuxers that read the bytes they are given and nothing else. Playlists and descriptions (hls,
 dash, concat, sdp, image2 …) open files and hosts that they name, capture devices the microphone."""
@@ -75,7 +76,7 @@ class Decoder:
     def __init__(self, file: IO[bytes], limits: Limits, said: Stated | None = None) -> None:
         self._limits = limits
         said = said or Stated()
-        self._packets = self._bad_packets = 0
+        self._packets = self._bad_packets = self._bad_at_end = 0
         self._cpu_seconds = 0.0
         self._read_started = 0.0
         self._broke_off = False
@@ -88,6 +89,9 @@ class Decoder:
         source = examine(file)
         self._container, raw = _open(file, source, said)
         try:
+            for stream in self._container.streams.audio:
+                if stream.codec_context is not None:
+                    settle_layout(stream.codec_context)
             self._stream = choose(self._container.streams.audio, said.track)
             if not raw:
                 said.check(self._stream, self._container.format.name.partition(",")[0])
@@ -202,7 +206,10 @@ class Decoder:
             frames = packet.decode()
         except (av.error.FFmpegError, ValueError):
             self._bad_packets += 1
+            self._bad_at_end += 1
             frames = []
+        else:
+            self._bad_at_end *= not packet.size  # the last, empty one says nothing
         if packet.size:
             self._packets += 1
         yield from frames
@@ -232,8 +239,10 @@ class Decoder:
                 )
             )
         missing = self.expected - self.seconds
-        # A packet that could not be decoded is not audio that the file does not have.
-        damaged = self._bad_packets * self.seconds / max(1, self._packets - self._bad_packets)
+        # A packet that could not be decoded is not audio that the file does not have, but the last one is
+        # where a file breaks off.
+        damaged = (self._bad_packets - self._bad_at_end) * self.seconds
+        damaged /= max(1, self._packets - self._bad_packets)
         if self._kinds & _STATES_LENGTH and self.declared and missing > _SPARE + damaged:
             raise bad_audio(
                 tr(
@@ -291,7 +300,7 @@ def _demuxer(file: View, name: str | None = None, **options: str) -> Any | None:
             file,  # without a name: from one PyAV would guess the format
             format=name,
             container_options={
-                "format_whitelist": _CONTAINERS,
+                "format_whitelist": CONTAINERS,
                 "protocol_whitelist": "",
                 **options,
             },

@@ -331,9 +331,11 @@ def _aiff(file: View, size: int, kind: bytes) -> Source:
     end = _data_end(file, at + 8, max(0, stated - 8), size, "big")
     frames = int.from_bytes(common[2:6], "big")
     cut = at + stated > size and 0 < stated < _PLACEHOLDER and 0 < frames < _PLACEHOLDER
+    if end == size:
+        end -= (end - at) % 2  # ffmpeg refuses an odd size without the byte behind it
     length = min(end - at, 0xFFFFFFFF).to_bytes(4, "big")
     head = b"FORM" + b"\xff" * 4 + kind + b"".join(kept) + b"SSND" + length
-    return Source(View(file, at, end, head), signed=True, cut=cut, unstated=True)
+    return Source(View(file, at, end + (end - at) % 2, head), signed=True, cut=cut, unstated=True)
 
 
 def _au(file: View, size: int, head: bytes) -> Source:

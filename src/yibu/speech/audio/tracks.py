@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
+
+_USUAL_LAYOUT = re.compile(r"[a-z0-9.]+(\([a-z-]+\))?")
+"""ffmpeg's name of a layout that channels have in its own order, such as ``stereo`` and ``5.1(side)``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,19 @@ def described(stream: Any) -> Track:
         stream.metadata.get("title"),
         _is_default(stream),
     )
+
+
+def settle_layout(context: Any) -> None:
+    """Replace a channel layout in an order of its own by one in the usual order.
+
+    Whoever asks PyAV for such a layout, decoding included, frees its channel map once more, which ends the
+    process at the second time. Asking once and replacing it at once frees it once.
+    """
+    layout = context.layout
+    if not layout.nb_channels:
+        return
+    usual = _USUAL_LAYOUT.fullmatch(layout.name)
+    context.layout = layout.name if usual else f"{layout.nb_channels}C"
 
 
 def choose(streams: Sequence[Any], wanted: int | None) -> Any:
