@@ -17,7 +17,8 @@ from typing import IO, TYPE_CHECKING, TypeVar
 
 from yibu.errors import RequestError
 from yibu.messages import tr
-from yibu.speech.audio.decoding import Decoder, bad_audio
+from yibu.speech.audio.decoding import Decoder
+from yibu.speech.audio.faults import bad_audio
 from yibu.speech.audio.tracks import Heard
 from yibu.speech.batcher import Batcher
 from yibu.speech.metrics import Metrics

@@ -20,7 +20,8 @@ import numpy as np
 from tests.speech.server.media import tone
 from tests.speech.server.tone_engine import tone_of
 from yibu.errors import InvalidRequestError
-from yibu.speech.audio.decoding import OPPOSITE, Decoder
+from yibu.speech.audio.decoding import Decoder
+from yibu.speech.audio.mixing import OPPOSITE
 from yibu.speech.settings import Limits
 from yibu.speech.stated import RawFormat, Stated
 from yibu.speech.types import Samples

@@ -17,8 +17,9 @@ import numpy as np
 
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
+from yibu.speech.audio.faults import bad_audio
 from yibu.speech.audio.headers import Source, View, examine
-from yibu.speech.audio.mixing import Mono
+from yibu.speech.audio.mixing import OPPOSITE, Mixer, check_shape
 from yibu.speech.audio.timeline import KEPT, RESTARTING, begin_of_others, spaced
 from yibu.speech.audio.tracks import choose, described, settle_layout
 from yibu.speech.audio.wholeness import breaks_off
@@ -41,8 +42,6 @@ _STATES_LENGTH = frozenset({"flac", "wv", "tta", "ape", "tak", "mpc", "mpc8", "c
 _KNOWS_LENGTH = _STATES_LENGTH | {"mov", "matroska", "ogg"}
 """Formats whose header, or last page, is believed where it states more than the limit."""
 
-_RATES = range(2_000, 768_001)
-_CHANNELS = range(1, 65)
 _FEWEST_BYTES_A_SECOND = 1000.0
 _DAMAGED_SHARE = 0.1
 """Of the packets; fewer broken ones are left out of the audio, as players do."""
@@ -53,16 +52,6 @@ _PROBED_PACKETS = 16
 _LEADING_BYTES = 4096
 """Before an MP3's first frame there may be one that holds no audio but Xing's header."""
 _SILENCE_BLOCK = 8 * SAMPLE_RATE
-
-OPPOSITE = tr(
-    "The two channels are opposite in phase and would cancel each other out; the louder one "
-    "was used"
-)
-
-
-def bad_audio(message: str, *, code: str = "invalid_audio") -> InvalidRequestError:
-    """A 400 about the uploaded file."""
-    return InvalidRequestError(message, param="file", code=code)
 
 
 class Decoder:
@@ -80,8 +69,7 @@ class Decoder:
         self._cpu_seconds = 0.0
         self._read_started = 0.0
         self._broke_off = False
-        self.notes: list[str] = []
-        """What a listener should know of how the file was read."""
+        self._mixer = Mixer()
         self.seconds = 0.0
         """Decoded so far."""
         if file.seek(0, 2) == 0:
@@ -111,6 +99,11 @@ class Decoder:
             raise
         self._blocks = self._decode()
 
+    @property
+    def notes(self) -> list[str]:
+        """What a listener should know of how the file was read."""
+        return [OPPOSITE] if self._mixer.opposite else []
+
     def read(self, seconds: float) -> Samples | None:
         """The next samples, about ``seconds`` of them, or None at the end of the file."""
         blocks: list[Samples] = []
@@ -135,41 +128,22 @@ class Decoder:
         self._container.close()
 
     def _decode(self) -> Generator[Samples, None, None]:
-        """Decode and resample, with silence for what the time stamps leave out.
-
-        A resampler wants one input format; a chained stream may change it midway, so each format
-        gets one of its own.
-        """
-        mono: Mono | None = None
-        current: tuple[object, ...] | None = None
+        """Decode and resample, with silence for what the time stamps leave out."""
         position = 0.0
         written = 0
         for gap, frame in self._spaced():
-            found = (frame.format.name, frame.layout.name, frame.sample_rate)
-            if found != current or gap:
-                for samples in self._last(mono):
-                    written += len(samples)
-                    yield samples
-                _check_shape(frame.sample_rate, frame.layout.nb_channels)
-                mono = Mono(frame.layout.nb_channels)
-                current = found
+            for samples in self._mixer.finish() if gap else ():
+                written += len(samples)
+                yield samples
             position += gap
             while gap and (left := round(position * SAMPLE_RATE) - written) > 0:
                 written += min(left, _SILENCE_BLOCK)
                 yield np.zeros(min(left, _SILENCE_BLOCK), np.float32)
             position += frame.samples / frame.sample_rate
-            frame.pts = None  # the resampler knows nothing of time
-            assert mono is not None
-            for samples in mono.feed(frame):
+            for samples in self._mixer.feed(frame):
                 written += len(samples)
                 yield samples
-        yield from self._last(mono)
-
-    def _last(self, mono: Mono | None) -> Iterator[Samples]:
-        if mono is not None:
-            yield from mono.feed(None)
-            if mono.opposite and OPPOSITE not in self.notes:
-                self.notes.append(OPPOSITE)
+        yield from self._mixer.finish()
 
     def _spaced(self) -> Iterator[tuple[float, Any]]:
         frames = (frame for packet in self._demux() for frame in self._frames(packet))
@@ -273,7 +247,7 @@ def _open(file: IO[bytes], source: Source, said: Stated) -> tuple[Any, bool]:
     if said.raw is not None and not source.signed and not (container and _is_chain(container)):
         if container is not None:
             container.close()
-        _check_shape(said.raw.rate, said.raw.channels)
+        check_shape(said.raw.rate, said.raw.channels)
         return _raw_demuxer(View(file, 0, file.seek(0, 2)), said.raw), True
     if container is None:
         if said.needs_rate and not source.signed:
@@ -343,26 +317,6 @@ def _stated_seconds(container: Any, stream: Any) -> float | None:
     if container.duration is not None:
         return float(container.duration / av.time_base)
     return None
-
-
-def _check_shape(rate: int, channels: int) -> None:
-    if rate not in _RATES:
-        raise bad_audio(
-            tr(
-                "The audio's sample rate is {rate} Hz; {start} to {stop} is read",
-                rate=rate,
-                start=_RATES.start,
-                stop=_RATES.stop - 1,
-            )
-        )
-    if channels not in _CHANNELS:
-        raise bad_audio(
-            tr(
-                "The audio has {channels} channels; 1 to {stop} are read",
-                channels=channels,
-                stop=_CHANNELS.stop - 1,
-            )
-        )
 
 
 def _too_long(limits: Limits) -> InvalidRequestError:

@@ -10,10 +10,17 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
-from yibu.errors import InvalidRequestError
 from yibu.messages import tr
+from yibu.speech.audio.faults import bad_audio
 from yibu.speech.types import SAMPLE_RATE, Samples
 
+OPPOSITE = tr(
+    "The two channels are opposite in phase and would cancel each other out; the louder one "
+    "was used"
+)
+
+_RATES = range(2_000, 768_001)
+_CHANNELS = range(1, 65)
 _WINDOW = SAMPLE_RATE // 2
 """Samples over which two channels are compared."""
 _CANCELLED, _MIXED = 0.25, 0.5
@@ -25,17 +32,66 @@ _AUDIBLE = 1e-9
 """Power below which nothing is compared (-90 dB)."""
 
 
+class Mixer:
+    """Frames of any formats, one after another. A resampler wants one; a chained stream may change it."""
+
+    def __init__(self, *, at_once: bool = False) -> None:
+        """``at_once``: samples are not held back, as a file's are to compute and to compare many."""
+        self.opposite = False
+        """Whether the channels were opposite anywhere."""
+        self._at_once = at_once
+        self._mono: Mono | None = None
+        self._format: tuple[object, ...] | None = None
+
+    def feed(self, frame: Any) -> Iterator[Samples]:
+        """Raises InvalidRequestError for a rate or channels that are not read."""
+        found = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._mono is None or found != self._format:
+            yield from self.finish()
+            check_shape(frame.sample_rate, frame.layout.nb_channels)
+            self._mono, self._format = Mono(frame.layout.nb_channels, at_once=self._at_once), found
+        frame.pts = None  # the resampler knows nothing of time
+        yield from self._mono.feed(frame)
+
+    def finish(self) -> Iterator[Samples]:
+        """What is left; later frames begin anew."""
+        mono, self._mono = self._mono, None
+        if mono is not None:
+            yield from mono.feed(None)
+            self.opposite = self.opposite or mono.opposite
+
+
+def check_shape(rate: int, channels: int) -> None:
+    if rate not in _RATES:
+        raise bad_audio(
+            tr(
+                "The audio's sample rate is {rate} Hz; {start} to {stop} is read",
+                rate=rate,
+                start=_RATES.start,
+                stop=_RATES.stop - 1,
+            )
+        )
+    if channels not in _CHANNELS:
+        raise bad_audio(
+            tr(
+                "The audio has {channels} channels; 1 to {stop} are read",
+                channels=channels,
+                stop=_CHANNELS.stop - 1,
+            )
+        )
+
+
 class Mono:
     """Resamples, and takes the mean of the channels, or of two that are opposite the louder one."""
 
-    def __init__(self, channels: int) -> None:
-        self._stereo = _Stereo() if channels == 2 else None
+    def __init__(self, channels: int, *, at_once: bool) -> None:
+        self._stereo = _Stereo(at_once=at_once) if channels == 2 else None
         # Without it what is mixed is not divided: two equal channels are 1.4 times as loud as one.
         options = {"rematrix_maxval": "1.0"} if channels > 2 else None
         layout = "stereo" if channels == 2 else "mono"
         self._resampler = av.AudioResampler("flt", layout, SAMPLE_RATE, options=options)
         self._fed = False
-        self._frames = av.AudioFifo() if channels <= 8 else None
+        self._frames = av.AudioFifo() if channels <= 8 and not at_once else None
 
     @property
     def opposite(self) -> bool:
@@ -48,11 +104,7 @@ class Mono:
             try:
                 pieces = self._resample(frames)
             except (av.error.FFmpegError, ValueError) as error:
-                raise InvalidRequestError(
-                    tr("The audio's channels cannot be mixed down to one"),
-                    param="file",
-                    code="invalid_audio",
-                ) from error
+                raise bad_audio(tr("The audio's channels cannot be mixed down to one")) from error
             for piece in pieces:
                 # Not a plane a channel: PyAV crashes where there are more than eight.
                 channels = piece.layout.nb_channels
@@ -90,16 +142,20 @@ class Mono:
 
 
 class _Stereo:
-    """Two channels, compared window by window, so that the result does not depend on the frames."""
+    """Two channels, compared window by window, so that the result does not depend on the frames. With
+    ``at_once`` a window says how the next one is mixed."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool) -> None:
         self.opposite = False
+        self._at_once = at_once
         self._cancel = False
         self._power = np.zeros(2)
         self._pieces: list[npt.NDArray[np.float32]] = []
         self._held = 0
 
     def feed(self, samples: npt.NDArray[np.float32]) -> Iterator[Samples]:
+        if self._at_once:
+            yield self._mixed(samples)
         self._pieces.append(samples)
         self._held += samples.shape[1]
         if self._held < _WINDOW:
@@ -107,23 +163,29 @@ class _Stereo:
         held = np.concatenate(self._pieces, axis=1)
         whole = self._held // _WINDOW * _WINDOW
         for start in range(0, whole, _WINDOW):
-            yield self._mixed(held[:, start : start + _WINDOW])
+            yield from self._compared(held[:, start : start + _WINDOW])
         self._pieces = [held[:, whole:]]
         self._held -= whole
 
     def finish(self) -> Iterator[Samples]:
         if self._held:
-            yield self._mixed(np.concatenate(self._pieces, axis=1))
+            yield from self._compared(np.concatenate(self._pieces, axis=1))
         self._pieces, self._held = [], 0
 
-    def _mixed(self, window: npt.NDArray[np.float32]) -> Samples:
-        mean: Samples = (window[0] + window[1]) * np.float32(0.5)
+    def _compared(self, window: npt.NDArray[np.float32]) -> Iterator[Samples]:
         power = np.einsum("cn,cn->c", window, window) / window.shape[1]
         if power.sum() > _AUDIBLE:
+            mean = (window[0] + window[1]) * np.float32(0.5)
             share = float(mean @ mean) / mean.size / (power.sum() / 4)
             self._cancel = share < (_MIXED if self._cancel else _CANCELLED)
-        if not self._cancel:
-            return mean
-        self.opposite = True
-        self._power += power
-        return np.ascontiguousarray(window[int(self._power[1] > self._power[0])])
+        if self._cancel:
+            self.opposite = True
+            self._power += power
+        if not self._at_once:
+            yield self._mixed(window)
+
+    def _mixed(self, samples: npt.NDArray[np.float32]) -> Samples:
+        if self._cancel:
+            return np.ascontiguousarray(samples[int(self._power[1] > self._power[0])])
+        mean: Samples = (samples[0] + samples[1]) * np.float32(0.5)
+        return mean

@@ -9,6 +9,7 @@ from typing import Any
 
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
+from yibu.speech.audio.faults import bad_audio
 
 _USUAL_LAYOUT = re.compile(r"[a-z0-9.]+(\([a-z-]+\))?")
 """ffmpeg's name of a layout that channels have in its own order, such as ``stereo`` and ``5.1(side)``."""
@@ -69,9 +70,7 @@ def choose(streams: Sequence[Any], wanted: int | None) -> Any:
         InvalidRequestError: there is none, or its codec is not known.
     """
     if not streams:
-        raise InvalidRequestError(
-            tr("The file has no audio stream"), param="file", code="invalid_audio"
-        )
+        raise bad_audio(tr("The file has no audio stream"))
     if wanted is not None and wanted >= len(streams):
         many = (
             tr("tracks 0 to {streams_count}", streams_count=len(streams) - 1)
@@ -88,10 +87,8 @@ def choose(streams: Sequence[Any], wanted: int | None) -> Any:
         readable = [stream for stream in streams if stream.codec_context] or streams
         stream = max(readable, key=lambda one: (_is_default(one), _channels(one), -one.index))
     if stream.codec_context is None:
-        raise InvalidRequestError(
-            tr("The audio codec of track {stream} is not known", stream=streams.index(stream)),
-            param="file",
-            code="invalid_audio",
+        raise bad_audio(
+            tr("The audio codec of track {stream} is not known", stream=streams.index(stream))
         )
     stream.codec_context.thread_count = 1  # concurrency comes from decoding several files
     return stream

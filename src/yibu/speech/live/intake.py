@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from contextlib import suppress
 from functools import cache
 from typing import Any, Protocol
 
@@ -23,18 +24,22 @@ import numpy.typing as npt
 
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
+from yibu.speech.audio.mixing import Mixer
+from yibu.speech.audio.tracks import settle_layout
 from yibu.speech.types import SAMPLE_RATE, Samples
 
 log = logging.getLogger(__name__)
 
 RATES = range(8_000, 48_001)
 LAWS = {"mulaw": "pcm_mulaw", "alaw": "pcm_alaw"}
-CONTAINERS = frozenset({"webm", "ogg", "opus", "wav", "flac", "mp3", "aac", "matroska", "others"})
+CONTAINERS = frozenset(
+    {"webm", "ogg", "opus", "wav", "flac", "mp3", "aac", "mp4", "m4a", "matroska", "others"}
+)
 
 _BARREN_BYTES = 512 * 1024
 """Of a container that may come without giving a sample: covers and such."""
 _PROBE = {"probesize": "4096", "analyzeduration": "0", "ignore_length": "1"}
-_DEMUXERS = "aac,flac,matroska,mp3,ogg,wav,webm"
+_DEMUXERS = "aac,flac,matroska,mov,mp3,ogg,wav,webm"
 
 _AT_ONCE = 16 * 1024
 """Bytes of raw samples that are decoded in a fraction of a millisecond."""
@@ -192,12 +197,14 @@ class Container:
         with av.open(self, options=options) as container:
             if not container.streams.audio:
                 raise ValueError("no audio is in it")
-            resampler = _resampler()
-            for packet in container.demux(container.streams.audio[0]):
-                for frame in packet.decode():
-                    frame.pts = None
-                    yield from _pieces(resampler.resample(frame))
-            yield from _pieces(resampler.resample(None))
+            stream = container.streams.audio[0]
+            settle_layout(stream.codec_context)
+            mixer = Mixer(at_once=True)
+            for packet in container.demux(stream):
+                with suppress(av.error.InvalidDataError):  # a damaged packet is left out
+                    for frame in packet.decode():
+                        yield from mixer.feed(frame)
+            yield from mixer.finish()
 
 
 def open_intake(sample_format: str, rate: int) -> Intake:
@@ -225,13 +232,8 @@ def _resampler() -> Any:
     return av.AudioResampler("flt", "mono", SAMPLE_RATE)
 
 
-def _pieces(frames: Any) -> Iterator[Samples]:
-    for frame in frames:
-        yield np.ascontiguousarray(frame.to_ndarray()[0], dtype=np.float32)
-
-
 def _joined(frames: Any) -> Samples:
-    pieces = list(_pieces(frames))
+    pieces = [np.ascontiguousarray(frame.to_ndarray()[0], np.float32) for frame in frames]
     return np.concatenate(pieces) if pieces else _NONE
 
 

@@ -29,6 +29,7 @@ INTAKES = {
     "audio/wav": "wav",
     "audio/flac": "flac",
     "audio/mpeg": "mp3",
+    "audio/mp4": "mp4",
 }
 """Format of the API → that of the intake; all but the first three are not OpenAI's."""
 
