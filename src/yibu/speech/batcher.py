@@ -3,66 +3,32 @@ computation that the model takes at once. The workers' threads are given from ou
 model is loaded on one of them.
 
 What a live session has finished goes first, then utterances that are about to end; files and the
-partial texts of live sessions share what is left. Everything but the model's own computing happens on the event loop, so the state needs no
-locks.
+partial texts of live sessions share what is left. Everything but the model's own computing happens on
+the event loop, so the state needs no locks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from yibu.errors import OverloadedError, RequestError
 from yibu.messages import tr
-from yibu.speech.allocator import give_back
+from yibu.speech.jobs import Answer, Job, work_off
+from yibu.speech.live.partials import PartialQueue
 from yibu.speech.metrics import Metrics
 from yibu.speech.queueing import FairQueue
 from yibu.speech.settings import Limits
 from yibu.speech.types import Options, Recognized, Recognizer, Segment
 
-if TYPE_CHECKING:  # it makes jobs
-    from yibu.speech.live.partials import PartialQueue
-
-log = logging.getLogger(__name__)
-
 _SMOOTHING = 0.3
 """Weight of the newest batch in the estimate of the model's speed."""
-
-
-class ModelFailedError(RequestError):
-    """The model raised an exception on a segment of this request."""
-
-    status = 500
-    default_code = "model_failed"
-
-
-Answer = Recognized | RequestError
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One segment for the model."""
-
-    seconds: float
-    options: Options
-    segment: Callable[[], Segment]
-    """Called on a thread of the model's."""
-    deliver: Callable[[Answer], None]
-    """Called on the event loop."""
-    final: bool = True
-    """False for speech that goes on, or may."""
-    spare: bool = False
-    """It takes the time that nothing else needs."""
-    recognize: Callable[[Segment], Recognized] | None = None
-    """Instead of the batcher's recognizer."""
 
 
 class Ticket:
@@ -290,7 +256,7 @@ class Batcher:
         self._computing[number] = started = time.monotonic()
         try:
             results = await asyncio.get_running_loop().run_in_executor(
-                self._threads[number], _work_off, self._recognizer, batch
+                self._threads[number], work_off, self._recognizer, batch
             )
         finally:
             del self._computing[number]
@@ -314,46 +280,3 @@ class Batcher:
             elif job.final:
                 self._metrics.audio_out.add(job.seconds)
             job.deliver(result)
-
-
-def _work_off(recognizer: Recognizer, batch: Sequence[Job]) -> list[Answer]:
-    """On a thread of the model's: recognize a batch, and return the memory that it took, which
-    costs a millisecond and would otherwise stay with the process in pieces."""
-    shared = [job for job in batch if job.recognize is None]
-    answers = iter(
-        _recognize(
-            recognizer.recognize, [job.segment() for job in shared], [job.options for job in shared]
-        )
-    )
-    results = [
-        next(answers) if job.recognize is None else _recognize_alone(job.recognize, job.segment())
-        for job in batch
-    ]
-    give_back()
-    return results
-
-
-def _recognize_alone(recognize: Callable[[Segment], Recognized], segment: Segment) -> Answer:
-    return _recognize(lambda segments, _: [recognize(segments[0])], [segment], [Options()])[0]
-
-
-def _recognize(
-    recognize: Callable[[Sequence[Segment], Sequence[Options]], list[Recognized]],
-    segments: Sequence[Segment],
-    options: Sequence[Options],
-) -> list[Answer]:
-    """When the batch fails, each segment goes by itself, so that one bad segment costs its own
-    request alone."""
-    try:
-        return list(recognize(segments, options)) if segments else []
-    except Exception as error:  # one bad segment must fail its own request alone
-        if len(segments) > 1:
-            log.warning("a batch of %d failed, trying its segments alone: %s", len(segments), error)
-            pairs = zip(segments, options, strict=True)
-            return [_recognize(recognize, [segment], [option])[0] for segment, option in pairs]
-        log.exception("the model failed on a segment of %.2f s", segments[0].duration)
-        return [
-            ModelFailedError(
-                tr("The model failed on this audio: {name}", name=type(error).__name__)
-            )
-        ]

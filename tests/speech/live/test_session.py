@@ -17,7 +17,8 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("openvino")
 
 from tests.speech.live.conftest import Clip  # noqa: E402
-from yibu.speech.batcher import Batcher, Job  # noqa: E402
+from yibu.speech.batcher import Batcher  # noqa: E402
+from yibu.speech.jobs import Job  # noqa: E402
 from yibu.speech.live.partials import NOT_DUE, PartialQueue  # noqa: E402
 from yibu.speech.live.session import LiveSession  # noqa: E402
 from yibu.speech.live.tools import LiveTools  # noqa: E402

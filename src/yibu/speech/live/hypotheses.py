@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from yibu.speech.answers.formats import separated
-from yibu.speech.batcher import Answer, Job
+from yibu.speech.jobs import Answer, Job
 from yibu.speech.live.agreement import Agreement
 from yibu.speech.models.paraformer_text import GOES_ON
 from yibu.speech.types import SAMPLE_RATE, Chunking, Options, Recognized, Segment, Word

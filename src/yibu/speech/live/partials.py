@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from yibu.speech.batcher import Job
+from yibu.speech.jobs import Job
 
 NOT_DUE = math.inf
 _LATE = 0.2

@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 
 from yibu.errors import RequestError
-from yibu.speech.batcher import Answer, Job
+from yibu.speech.jobs import Answer, Job
 from yibu.speech.live.finals import Finals
 from yibu.speech.live.hypotheses import Hypotheses, Reheard, Streamed
 from yibu.speech.live.partials import NOT_DUE

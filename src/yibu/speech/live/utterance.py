@@ -8,7 +8,7 @@ from typing import Protocol
 
 from yibu.errors import RequestError
 from yibu.speech.answers.formats import pieces
-from yibu.speech.batcher import Answer
+from yibu.speech.jobs import Answer
 from yibu.speech.live.agreement import rest
 from yibu.speech.live.hypotheses import Hypotheses
 from yibu.speech.types import Options, Recognized, Segment
