@@ -32,13 +32,13 @@ def write_whole(path: Path, content: str | bytes, mode: int = 0o600) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def write_new(path: Path, content: str | bytes, mode: int = 0o600) -> None:
-    """Write a file that is not there yet; where that cannot be, nothing of it stays.
+def write_new(path: Path, content: str | bytes) -> None:
+    """Write a file of mode 0600 that is not there yet; where that cannot be, nothing of it stays.
 
     Raises:
         OSError: it cannot be written; FileExistsError where it is there.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         _fill(descriptor, content)
     except OSError as error:

@@ -10,7 +10,8 @@ import pytest
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import ConfigError
-from yibu.management.entries import Chosen, Gpus, Typed, choose
+from yibu.management.entries import Chosen, Typed, choose
+from yibu.node.machine import hardware
 from yibu.planner.types import Gpu
 
 
@@ -20,8 +21,13 @@ def load(text: str, tmp_path: Path, **flags: object) -> Config:
     return config_file.load(path, env={"KEY": "sk-of-the-file"}, flags=flags)
 
 
-def chosen(text: str, tmp_path: Path, gpus: Gpus | None = None, **typed: Any) -> Chosen:
-    return choose((), load(text, tmp_path), tmp_path, Typed(**typed), gpus)
+def chosen(text: str, tmp_path: Path, **typed: Any) -> Chosen:
+    return choose((), load(text, tmp_path), tmp_path, Typed(**typed))
+
+
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "gpus", lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
 
 
 WHOLE = """
@@ -102,6 +108,7 @@ def test_a_command_keeps_its_flags(tmp_path: Path) -> None:
     assert (found.config.gateway.port, found.notes) == (8000, ())
 
 
+@pytest.mark.usefixtures("one_gpu")
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
@@ -122,14 +129,15 @@ def test_a_command_keeps_its_flags(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_contradictions_are_refused(text: str, message: str, hint: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        chosen(text, tmp_path, lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
+        chosen(text, tmp_path)
     assert message in refused.value.message
     assert hint in refused.value.hint
 
 
+@pytest.mark.usefixtures("one_gpu")
 def test_gpus_by_uuid(tmp_path: Path) -> None:
     text = "models: [{name: a, source: /a, env: {CUDA_VISIBLE_DEVICES: GPU-1a}}]"
-    found = chosen(text, tmp_path, lambda: (Gpu(3, "x", 1, 1, uuid="GPU-1a2b"),))
+    found = chosen(text, tmp_path)
     assert found.models[0].gpus == (3,)
     assert found.models[0].env == {}
 

@@ -22,7 +22,11 @@ _VARIABLE = re.compile(
 
 
 def read_compose(document: Mapping[str, Any], setting: Setting, text: str) -> Iterator[Service]:
-    variables = {**_dotenv(setting.files), **setting.variables, **setting.given}
+    variables = {
+        **_env_file(setting.files.read(".env") or ""),
+        **setting.variables,
+        **setting.given,
+    }
     for name, raw in document["services"].items():
         if not isinstance(raw, Mapping):
             continue
@@ -64,11 +68,6 @@ def read_compose(document: Mapping[str, Any], setting: Setting, text: str) -> It
             tuple(gaps),
             tuple(warnings),
         )
-
-
-def _dotenv(files: Files) -> dict[str, str]:
-    """Compose reads ``.env`` beside its file."""
-    return _env_file(files.read(".env") or "")
 
 
 def _env_file(text: str) -> dict[str, str]:

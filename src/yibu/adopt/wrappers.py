@@ -99,7 +99,11 @@ def _inner(program: str, words: list[str], env: dict[str, str]) -> list[str] | N
         if program == "screen" and "-X" in words:
             return ["sh", "-c", words[-1]] if "stuff" in words else []
         if program == "torchrun":
-            return ["python", *inner] if not _takes_module(words) else ["python", "-m", *inner]
+            return (
+                ["python", *inner]
+                if not {"-m", "--module"}.intersection(words)
+                else ["python", "-m", *inner]
+            )
         if program in ("timeout", "taskset", "nsys", "flock"):
             inner = _after_options(inner, _WRAPPERS[program]) if program != "taskset" else inner
         return inner
@@ -118,10 +122,6 @@ def _tmux(words: list[str]) -> list[str] | None:
         inner = _after_options(words[1:], _TMUX_VALUES)
         return ["sh", "-c", " ".join(word for word in inner if word not in _KEYS)]
     return None
-
-
-def _takes_module(words: list[str]) -> bool:
-    return "-m" in words or "--module" in words
 
 
 def _systemd_env(words: list[str], env: dict[str, str]) -> None:

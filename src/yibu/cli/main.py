@@ -106,7 +106,7 @@ def run(argv: list[str]) -> int:
         output.talk(mistyped(error, words))
         return exits.USAGE
     except streams.OutputError as error:
-        streams.discard_stdout()
+        streams.discard(sys.stdout)
         if error.reader_gone:
             return exits.READER_GONE
         output.talk(f"yibu: {error}")

@@ -55,14 +55,14 @@ class _Stderr(io.TextIOWrapper):
         try:
             return super().write(text)
         except OSError:
-            _discard(self)
+            discard(self)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
         except OSError:
-            _discard(self)
+            discard(self)
 
 
 def prepare() -> None:
@@ -71,11 +71,6 @@ def prepare() -> None:
     codecs.register_error("readable", _readable)
     sys.stdout = _wrapped(_Stdout, sys.stdout, 1)
     sys.stderr = _wrapped(_Stderr, sys.stderr, 2)
-
-
-def discard_stdout() -> None:
-    """Send what is still to be written to standard output nowhere."""
-    _discard(sys.stdout)
 
 
 def _open_missing() -> None:
@@ -99,7 +94,7 @@ def _wrapped(kind: type[io.TextIOWrapper], stream: Any, descriptor: int) -> io.T
     )
 
 
-def _discard(stream: Any) -> None:
+def discard(stream: Any) -> None:
     """Point the stream's descriptor elsewhere, so that what is buffered can be flushed there."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())

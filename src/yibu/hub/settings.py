@@ -49,13 +49,12 @@ class IndexSettings:
         found = [] if is_true(options.get("no-index", "")) else [default, *extra]
         # uv writes an index as NAME=URL where it has a name.
         indexes = tuple(dict.fromkeys(re.sub(r"^[\w.-]+=(?=\w+:)", "", url) for url in found))
-        links = [*options.get("find-links", "").split(), *_commas(env.get("UV_FIND_LINKS", ""))]
+        links = [
+            *options.get("find-links", "").split(),
+            *filter(None, map(str.strip, env.get("UV_FIND_LINKS", "").split(","))),
+        ]
         register_urls(*indexes, *links)
         return cls(indexes, tuple(links), options.get("cert") or None)
-
-
-def _commas(text: str) -> list[str]:
-    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 OFFLINE_VARIABLE = "YIBU_OFFLINE"

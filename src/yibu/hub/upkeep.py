@@ -77,7 +77,6 @@ class Garbage:
 @dataclass(frozen=True, slots=True)
 class GcResult:
     garbage: tuple[Garbage, ...]
-    dry_run: bool
     """True: nothing was removed yet."""
 
     @property
@@ -254,7 +253,7 @@ class Upkeep:
         if not dry_run:
             for lock in (self._store / "leases").glob("*.lock"):
                 is_free(lock)  # whose last holder was killed: locking it once removes it
-        return GcResult(tuple(removed), dry_run)
+        return GcResult(tuple(removed))
 
     def _garbage(self) -> Iterator[Garbage]:
         yield from self._partials()

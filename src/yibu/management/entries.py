@@ -7,7 +7,7 @@ stays the engine's. A contradiction is refused, with the line to write.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +20,6 @@ from yibu.errors import ConfigError, UsageError
 from yibu.management.gateway_flags import from_command_line, from_entries
 from yibu.management.sources import path_note, resolve_source, served_name
 from yibu.messages import tr
-from yibu.planner.types import Gpu
-
-Gpus = Callable[[], tuple[Gpu, ...]]
-"""The machine's, asked only for entries that name some by UUID; NVML's where it is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +121,7 @@ class _Entry:
             written = written or named
         return str(resolve_source(written, directory)) if written else ""
 
-    def settled(
-        self, directory: Path, typed: Typed, flags: Lifted, gpus: Gpus | None
-    ) -> ModelConfig:
+    def settled(self, directory: Path, typed: Typed, flags: Lifted) -> ModelConfig:
         """The entry as the node gets it, with what was typed for it."""
         model, own = self.model, self.found
         base = model.directory or directory
@@ -161,20 +155,20 @@ class _Entry:
             options=options,
             flags=(*self.words, *typed.flags),
             env=env,
-            gpus=model.gpus if self.is_command else self._gpus(gpus),
+            gpus=model.gpus if self.is_command else self._gpus(),
             aliases=tuple(other for other in others if other != name and other not in lora),
             directory=base,
             force=typed.force,
             offline=typed.offline,
         )
 
-    def _gpus(self, gpus: Gpus | None) -> tuple[int, ...] | None:
+    def _gpus(self) -> tuple[int, ...] | None:
         """Those of ``gpus:``, or that a variable of its ``env:`` shows."""
         model, chosen = self.model, self.model.gpus
         for variable in GPU_VARIABLES:
             if (value := model.env.get(variable)) is None:
                 continue
-            named = _numbers(model, variable, value, gpus)
+            named = _numbers(model, variable, value)
             if chosen is not None and chosen != named:
                 raise ConfigError(
                     tr(
@@ -199,7 +193,6 @@ def choose(
     config: Config,
     directory: Path,
     typed: Typed = NOTHING_TYPED,
-    gpus: Gpus | None = None,
 ) -> Chosen:
     """The models that are named (names of the file, catalogue entries, sources), or all of the file.
 
@@ -228,7 +221,7 @@ def choose(
             ),
             hint=tr("Name one model, or write the settings into yibu.yaml: yibu init"),
         )
-    models = [entry.settled(directory, typed, flags, gpus) for entry in named]
+    models = [entry.settled(directory, typed, flags) for entry in named]
     _refuse_clashes(models, entries, directory)
     config, said = from_command_line(config, flags, typed.host, typed.port)
     config, notes = from_entries(config, [(one.model.name, one.found) for one in entries])
@@ -342,12 +335,12 @@ def _refuse_clashes(
             )
 
 
-def _numbers(model: ModelConfig, variable: str, value: str, gpus: Gpus | None) -> tuple[int, ...]:
+def _numbers(model: ModelConfig, variable: str, value: str) -> tuple[int, ...]:
     if (numbers := shown_gpus(value)) is not None:
         return numbers
     from yibu.node.machine import hardware
 
-    found = hardware.visible((gpus or hardware.gpus)(), value)
+    found = hardware.visible(hardware.gpus(), value)
     if len(found) != len(value.split(",")):
         raise ConfigError(
             tr(

@@ -219,11 +219,10 @@ class Pool:
                 self._idle[address] = kept
             else:
                 self._idle.pop(address, None)
-        self._sweeper = loop.call_later(self._interval, self._sweep) if self._has_any() else None
+        self._sweeper = (
+            loop.call_later(self._interval, self._sweep) if self._busy or self._idle else None
+        )
 
     @property
     def _interval(self) -> float:
         return min(1.0, self.timeout / 4)
-
-    def _has_any(self) -> bool:
-        return bool(self._busy or self._idle)

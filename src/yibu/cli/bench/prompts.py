@@ -44,14 +44,14 @@ class Prompts:
         return _words(f"{self.seed}/{number}", words)
 
 
-async def measure(client: Client, tokens: int, seed: int, *, ask_tokenizer: bool = True) -> Prompts:
+async def measure(client: Client, tokens: int, seed: int) -> Prompts:
     """Learn from the server how long its prompts are.
 
     Raises:
         YibuError: it tells neither by /tokenize nor by its usage.
     """
     sample = _words(f"{seed}/sample", _SAMPLE)
-    count = await _tokenized(client, sample) if ask_tokenizer else None
+    count = await _tokenized(client, sample)
     if count is not None:
         per_word = count / _SAMPLE
         known = await _used(client, _words(f"{seed}/one", _SEVERAL[0]))

@@ -184,9 +184,9 @@ def read_program(
         version=version["version"].strip(),
         build=int(number[1] or number[2]) if number else None,
         devices=parse_devices(listed),
-        flags=(flags),
+        flags=flags,
         environment=environment,
-        variables=(variables),
+        variables=variables,
     )
 
 

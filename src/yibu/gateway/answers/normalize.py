@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, Kind, objects
 from yibu.errors import EngineGoneError
 from yibu.gateway.answers.anthropic import fill_message
@@ -31,7 +30,6 @@ from yibu.gateway.answers.ids import PREFIXES, with_prefix
 from yibu.gateway.answers.responses import fill_response
 from yibu.gateway.answers.surrogates import SurrogateJoiner
 from yibu.gateway.answers.toolcalls import normalize_calls
-from yibu.gateway.answers.usage import tokens_of
 from yibu.gateway.envelope import NotCapableError
 from yibu.gateway.operations import Operation
 from yibu.gateway.requests.body import JsonRequest
@@ -134,10 +132,6 @@ def _complete(
         fill_message(answer, request.model)
     elif kind == "detokenize":
         _complete_detokenized(answer)
-
-
-def answer_tokens(answer: Answer) -> Tokens | None:
-    return tokens_of(answer.get("usage"))
 
 
 def _complete_choices(answer: Answer, kind: Kind, rules: Answers, request: JsonRequest) -> None:

@@ -42,7 +42,7 @@ def add_pages(router: APIRouter, console: Console) -> None:
         if "text/html" in request.headers.get("accept", ""):
             return await page(request) or RedirectResponse("/docs", status_code=307)
         greeting = {
-            "message": ("yibu is running"),
+            "message": "yibu is running",
             "version": deps.version,
             "models": "/v1/models",
             "docs": "/docs",

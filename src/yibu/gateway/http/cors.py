@@ -95,7 +95,10 @@ class Cors:
         if site is not None:
             if site in (b"same-origin", b"none"):
                 return
-        elif origin is None or _authority(origin) == headers.get(b"host", b"").lower():
+        elif (
+            origin is None
+            or origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower()
+        ):
             return
         shown = (origin or b"another site").decode("latin-1")[:200]
         raise OriginNotAllowedError(
@@ -123,10 +126,6 @@ def _checked(origin: str) -> str:
     scheme, _, authority = written.partition("://")
     default = {"http": ":80", "https": ":443"}.get(scheme)
     return written.removesuffix(default) if default and authority.endswith(default) else written
-
-
-def _authority(origin: bytes) -> bytes:
-    return origin.partition(b"://")[2].lower()
 
 
 def _allowed_headers(asked: bytes) -> bytes:

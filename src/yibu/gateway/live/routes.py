@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from yibu.errors import RequestError
 from yibu.gateway.access import Access
 from yibu.gateway.operations import OPERATIONS, Operation
@@ -47,8 +45,3 @@ LIVE_ROUTES = {
     route.path: route
     for route in (LiveRoute("/v1/realtime", _SPEECH, _realtime_error, access="key"), FUNASR)
 }
-
-
-def error_message(route: LiveRoute, error: RequestError) -> str:
-    """The error in the words of the protocol."""
-    return orjson.dumps(route.error(error)).decode()

@@ -32,7 +32,7 @@ from yibu.gateway.http.cors import Cors
 from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Message, Receive, Scope, Send
 from yibu.gateway.http.hosts import HostCheck
 from yibu.gateway.limits import Accounting, visible
-from yibu.gateway.live.routes import FUNASR, LIVE_ROUTES, LiveRoute, error_message
+from yibu.gateway.live.routes import FUNASR, LIVE_ROUTES, LiveRoute
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.operations import find_route, only_route
 from yibu.gateway.sessions import Authentication
@@ -321,7 +321,7 @@ class _Relay:
     async def _close(self, code: int, error: RequestError | None, reason: str = "") -> None:
         with suppress(RuntimeError):  # the client has closed it meanwhile
             if error is not None:
-                await self._to_client(error_message(self._live, error))
+                await self._to_client(orjson.dumps(self._live.error(error)).decode())
                 reason = error.message.encode()[:_REASON_BYTES].decode(errors="ignore")
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
 

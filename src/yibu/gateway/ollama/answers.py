@@ -44,7 +44,7 @@ class Translator:
         if message["type"] != "http.response.start":
             await self._take(message)
             return
-        kind = _header(message["headers"], b"content-type")
+        kind = dict(message["headers"]).get(b"content-type", b"")
         self._take = self._send
         if message["status"] == 200 and kind.startswith(b"text/event-stream"):
             headers = _replaced(message["headers"], b"content-type", b"application/x-ndjson")
@@ -206,10 +206,6 @@ def _thought(message: Answer) -> str | None:
 def _logprobs(choice: Answer) -> list[Answer]:
     content = (choice.get("logprobs") or {}).get("content")
     return content if isinstance(content, list) else []
-
-
-def _header(headers: Headers, name: bytes) -> bytes:
-    return next((value for key, value in headers if key == name), b"")
 
 
 def _replaced(headers: Headers, name: bytes, value: bytes) -> Headers:

@@ -20,9 +20,9 @@ from yibu.gateway.answers.chunks import ChunkNormalizer
 from yibu.gateway.answers.collect import AnswerCollector
 from yibu.gateway.answers.engine_errors import Translator, translate, unserved
 from yibu.gateway.answers.events import EventNormalizer
-from yibu.gateway.answers.normalize import answer_tokens, bad_answer, normalize_answer, read_answer
+from yibu.gateway.answers.normalize import bad_answer, normalize_answer, read_answer
 from yibu.gateway.answers.stepstream import events
-from yibu.gateway.answers.usage import audio_seconds
+from yibu.gateway.answers.usage import audio_seconds, tokens_of
 from yibu.gateway.http.exchange import Exchange, Headers
 from yibu.gateway.limits import estimate
 from yibu.gateway.operations import Operation
@@ -268,7 +268,7 @@ class Relay:
         """Note what a whole answer says that it used."""
         exchange = self.exchange
         exchange.audio_seconds = audio_seconds(answer.get("usage")) or exchange.audio_seconds
-        tokens = answer_tokens(answer)
+        tokens = tokens_of(answer.get("usage"))
         if tokens is None and self.operation.kind in _TELLING:
             text = 0 if self.operation.kind == "embeddings" else len(orjson.dumps(answer)) // 4
             tokens = estimate(exchange, text)

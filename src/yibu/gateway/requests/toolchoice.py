@@ -35,7 +35,11 @@ def demands_call(body: Body) -> bool:
         allowed = choice.get("allowed_tools", choice)
         if not isinstance(allowed, dict):
             return False
-        names = [_name(tool) for tool in objects(allowed.get("tools")) if _is_function(tool)]
+        names = [
+            _name(tool)
+            for tool in objects(allowed.get("tools"))
+            if tool.get("type") in {None, "function", "custom"}
+        ]
         _check_names(body, "tools", "tool_choice", names)
         return allowed.get("mode") == "required"
     if kind not in _FORCED:
@@ -76,10 +80,6 @@ def _check_names(body: Body, field: str, param: str, names: list[Any]) -> None:
                 ),
                 param=param,
             )
-
-
-def _is_function(tool: Body) -> bool:
-    return tool.get("type") in {None, "function", "custom"}
 
 
 def _name(tool: Body) -> object:

@@ -54,7 +54,7 @@ class ControlServer:
         if self._server is not None:
             self._server.close()
             self._server = None
-            _remove(self._path)
+            self._path.unlink(missing_ok=True)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -76,16 +76,12 @@ class ControlServer:
 
 
 def _listener(path: Path) -> socket.socket:
-    _remove(path)
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # Between bind and chmod the directory's 0700 keeps others out.
     listener.bind(str(path))
     path.chmod(0o600)
     return listener
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
 
 
 async def _converse(

@@ -80,15 +80,6 @@ class Model:
         return sum(r.in_flight for d in self.generations() for r in d.replicas.values())
 
     @property
-    def loading(self) -> bool:
-        """A replica is on its way, or memory for one is waited for."""
-        return any(
-            replica.state in ("wanted", "placed", "starting")
-            for desired in self.generations()
-            for replica in desired.replicas.values()
-        ) or any(d.stage == "preparing" and d.started for d in self.generations())
-
-    @property
     def usable(self) -> bool:
         """Its current generation serves, or would if it were asked."""
         current = self.current
