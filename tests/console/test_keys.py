@@ -92,3 +92,35 @@ def test_from_the_first_key_to_signing_out(look: Look, home: Home) -> None:
     expect(page.get_by_role("article")).to_contain_text("t0")
     page.get_by_role("button", name="Sign out").click()
     expect(page.get_by_label("Admin API key")).to_be_visible()
+
+
+def test_a_key_among_many_is_found(look: Look, home: Home) -> None:
+    home.write([fake("chat")])
+    home.yibu("up", "-d")
+    view = look(home.url())
+    view.expected = ("401", "ERR_INCOMPLETE_CHUNKED_ENCODING")
+    api = view.page.request
+    ops = api.post(f"{view.url}/console/api/keys", data={"name": "ops", "admin": True}).json()[
+        "key"
+    ]
+    headers = {"Authorization": f"Bearer {ops}"}
+    for number in range(12):
+        made = api.post(
+            f"{view.url}/console/api/keys", data={"name": f"app-{number}"}, headers=headers
+        )
+        assert made.ok
+    page = view.page
+    page.goto(f"{view.url}/#/keys")
+    page.get_by_label("Admin API key").fill(ops)
+    page.get_by_role("button", name="Sign in").click()
+    keys = page.get_by_role("region", name="Keys", exact=True)
+    expect(keys.get_by_role("row")).to_have_count(14)
+    search = keys.get_by_label("Search")
+    search.fill("APP-1")
+    expect(keys.get_by_role("row")).to_have_count(4)  # 1, 10, 11 and the head
+    view.accessible()
+    search.fill(made.json()["key"][:13])
+    expect(keys.get_by_role("row", name="app-11")).to_be_visible()
+    expect(keys.get_by_role("row")).to_have_count(2)
+    search.fill("nobody")
+    expect(keys.get_by_text("No key matches.")).to_be_visible()

@@ -87,6 +87,27 @@ def test_restart_scale_and_keep(console: View, node: Home) -> None:
     ).to_be_visible()
 
 
+def test_from_a_model_to_its_chat(look: Look, home: Home) -> None:
+    home.write([fake("first"), fake("second")])
+    home.yibu("up", "-d")
+    view = look(home.url()).open("chat")
+    page = view.page
+    model = page.locator("#chat-model-0")
+    model.select_option("first")
+    page.locator("#chat-text").fill("hello")
+    page.locator("#chat-text").press("Enter")
+    expect(page.get_by_role("article")).to_have_attribute("aria-busy", "false")
+    view.open()
+    choose(view, "second", "Chat with it")
+    expect(model).to_have_value("second")
+    expect(page.get_by_role("article")).to_have_count(0)  # the first one's is in the history
+    model.select_option("first")
+    view.open().open("chat")
+    expect(model).to_have_value("first")
+    page.goto(f"{view.url}/#/chat/none-of-them")
+    expect(model).to_have_value("first")
+
+
 def test_why_a_model_failed_is_said(look: Look, home: Home) -> None:
     broken = fake("broken", "--fail-start", "error: cannot open shared object file")
     home.write([broken, fake("chat")])

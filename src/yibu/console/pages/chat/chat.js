@@ -2,7 +2,8 @@
 import { useAsked, useTitle } from "../../lib/hooks.js";
 import { Fragment, html, useEffect, useState } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
-import { link } from "../../lib/router.js";
+import { link, route } from "../../lib/router.js";
+import { useStore } from "../../lib/store.js";
 import { Icon } from "../../components/icon.js";
 import { Empty, Notice, Spinner } from "../../components/notice.js";
 import { Column } from "./column.js";
@@ -34,6 +35,12 @@ function Talk({ models }) {
   const chat = useChat(models);
   const [panel, setPanel] = useState(null);
   const { conversation } = chat;
+  const wanted = useStore(route).rest[0];
+  useEffect(() => {
+    if (!models.some((model) => model.id === wanted)) return;
+    chat.beginWith(wanted);
+    location.replace(link("chat")); // another model may be chosen now
+  }, [wanted]);
   const busy = busySteps(conversation).length > 0;
   const sees = conversation.models.every((name) =>
     models.find((model) => model.id === name)?.capabilities.includes("vision"));

@@ -16,9 +16,9 @@ const KEEP_MILLISECONDS = 2000;
 
 const titleOf = (text) => (text.length > TITLE_LENGTH ? `${text.slice(0, TITLE_LENGTH)}…` : text);
 
-function fresh(models) {
+function fresh(models, wanted = lastModels.get()) {
   const names = new Set(models.map((model) => model.id));
-  const kept = lastModels.get().filter((name) => names.has(name));
+  const kept = wanted.filter((name) => names.has(name));
   return newConversation(kept.length ? kept : [models[0].id], { ...NO_PARAMETERS, ...lastParameters.get() });
 }
 
@@ -87,6 +87,13 @@ export function useChat(models) {
   return {
     conversation, history, open, stop,
     begin: () => open(fresh(models)),
+    /** Talk to this model: here while nothing was asked yet, else in a new conversation. */
+    beginWith: (name) => {
+      const { models: names, turns } = shown.get();
+      if (names.length === 1 && names[0] === name) return;
+      if (turns.length) open(fresh(models, [name]));
+      else setModels([name]);
+    },
     setParameters: (parameters) => {
       lastParameters.set(parameters);
       change((now) => ({ ...now, parameters }));

@@ -12,6 +12,7 @@ export function Deployment({ job, names, onAnother }) {
   const now = useStore(overview);
   const latest = now?.jobs.find((one) => one.id === job.id) ?? job;
   const models = now?.models.filter((model) => names.includes(model.name)) ?? [];
+  const can = (what) => models.find((model) => model.capabilities.includes(what));
   const ready = models.length > 0 && models.every((model) => model.state === "ready");
   return html`<section class="card" aria-labelledby="deployment-title" aria-live="polite">
     <div class="card-head"><h2 id="deployment-title" class="grow">${t("Deployment")}</h2>
@@ -28,8 +29,8 @@ export function Deployment({ job, names, onAnother }) {
         <button type="button" class="button" onClick=${onAnother}>${t("Deploy another model")}</button>
         <a class="button" href=${link("overview")}>${t("Overview")}</a>
         ${names.length === 1 && html`<a class="button" href=${link("logs", names[0])}>${t("Show logs")}</a>`}
-        ${ready && models.some((model) => model.capabilities.includes("chat")) && html`<a class="button primary" href=${link("chat")}>${t("Chat with it")}</a>`}
-        ${ready && models.some((model) => model.capabilities.includes("transcriptions")) && html`<a class="button primary" href=${link("speech")}>${t("Transcribe with it")}</a>`}
+        ${ready && can("chat") && html`<a class="button primary" href=${link("chat", can("chat").name)}>${t("Chat with it")}</a>`}
+        ${ready && can("transcriptions") && html`<a class="button primary" href=${link("speech", can("transcriptions").name)}>${t("Transcribe with it")}</a>`}
       </div>
     </div>
   </section>`;

@@ -2,7 +2,7 @@
 import { html, useState } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
 import { compact, number, seconds } from "../../lib/format.js";
-import { link } from "../../lib/router.js";
+import { go } from "../../lib/router.js";
 import { Icon } from "../../components/icon.js";
 import { Menu } from "../../components/menu.js";
 import { Notice } from "../../components/notice.js";
@@ -22,15 +22,18 @@ export function ModelRow({ model }) {
   const ready = model.replicas.filter((one) => one.state === "ready").length;
   const startable = STARTABLE.has(model.state);
   const id = `replicas-${model.name}`;
+  const can = (what) => model.state !== "failed" && model.capabilities.includes(what);
   const items = [
+    can("chat") && { label: t("Chat with it"), icon: "chat", run: () => go("chat", model.name) },
+    can("transcriptions") && { label: t("Transcribe with it"), icon: "speech", run: () => go("speech", model.name) },
     startable ? { label: t("Start"), icon: "play", run: () => act("start", model.name) }
       : { label: t("Stop"), icon: "stop", run: () => act("stop", model.name) },
     { label: t("Restart"), icon: "restart", disabled: startable, run: () => act("restart", model.name) },
     { label: t("Scale"), icon: "columns", disabled: startable, run: () => setDialog("scale") },
     { label: t("Unload"), icon: "download", disabled: model.state !== "ready", run: () => act("unload", model.name) },
     { label: t("Keep loaded"), icon: "pin", run: () => setDialog("keep") },
-    { label: t("Show logs"), icon: "logs", run: () => { location.hash = link("logs", model.name); } },
-  ];
+    { label: t("Show logs"), icon: "logs", run: () => go("logs", model.name) },
+  ].filter(Boolean);
   return html`<li class="model">
     <div class="model-line">
       <button type="button" class="button ghost small icon expander" aria-expanded=${open} aria-controls=${id}

@@ -1,9 +1,14 @@
 /** Models and language of a transcription. */
 import { html } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
+import { route } from "../../lib/router.js";
 import { SelectField, TextField } from "../../components/field.js";
 
-export const startSettings = (models) => ({ models: [models[0].id], language: "", prompt: "" });
+/** With the model that the page's address names, where it is up. */
+export function startSettings(models) {
+  const { id } = models.find((model) => model.id === route.get().rest[0]) ?? models[0];
+  return { models: [id], language: "", prompt: "" };
+}
 
 /** The languages that most models know; others can be typed as codes by the API. */
 function languages() {
