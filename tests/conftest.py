@@ -150,3 +150,13 @@ def engine_home(tmp_path: Path, engine_cache: Path) -> Iterator[Home]:
 
     with Home(tmp_path, engine_cache) as home:
         yield home
+
+
+@pytest.fixture
+def chinese() -> Iterator[None]:
+    """Texts are Chinese."""
+    from yibu.messages import ENGLISH, use
+
+    use("zh_CN")
+    yield
+    use(ENGLISH)

@@ -224,6 +224,15 @@ def test_numbers() -> None:
     assert alone.per_token is None
 
 
+@pytest.mark.usefixtures("chinese")
+def test_single_requests_are_joined_by_no_line_in_any_language() -> None:
+    one = Run("rate", 2, [Timing(at, 0.1 + at, 0.2 + at, [], 5, 2) for at in (0.0, 0.5)], 1.0)
+    drawn = plot.charts([one], None)
+    assert [chart.cloud for chart in drawn] == [True, False, False]
+    assert ET.fromstring(plot.svg(drawn[:1])).find(f".//{SVG}polyline") is None
+    assert len(list(ET.fromstring(plot.svg(drawn[1:])).iter(f"{SVG}polyline"))) == 3
+
+
 def test_charts_of_nothing_and_of_odd_numbers_are_drawn() -> None:
     empty = Run("concurrency", 1, [Timing(0.0, error="x")], 1.0)
     same = Run("rate", 2, [Timing(0.0, 0.1, 0.1, [], 5, 1)] * 3, 1.0)

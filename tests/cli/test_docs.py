@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from yibu.cli import exits, manual
 from yibu.cli.main import run
-from yibu.messages import active, use
-
-
-@pytest.fixture
-def chinese() -> Iterator[None]:
-    before = active()
-    use("zh_CN")
-    yield
-    use(before)
 
 
 def test_all_pages_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from yibu import messages
 from yibu.errors import YibuError, safe
 from yibu.messages import Message, accepted, filled, joined, language_of, pack, render, tr, unpack
 from yibu.redaction import register
-
-
-@pytest.fixture
-def chinese() -> Iterator[None]:
-    messages.use("zh_CN")
-    yield
-    messages.use("en")
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Lines over one pair of axes; ``limit`` is a dashed horizontal line."""
+    """Lines over one pair of axes; ``limit`` is a dashed horizontal line, and a ``cloud`` has spots alone."""
 
     title: str
     x: str
     y: str
     lines: Sequence[tuple[str, Sequence[Point]]]
     limit: tuple[str, float] | None = None
+    cloud: bool = False
 
 
 def charts(runs: Sequence[Run], slo: float | None) -> list[Chart]:
@@ -59,7 +60,7 @@ def charts(runs: Sequence[Run], slo: float | None) -> list[Chart]:
     ]
     return [
         Chart(tr("Time to the first token"), tr("seconds since the beginning"), "ms", [(tr("requests"), firsts)],
-              limit),
+              limit, cloud=True),
         Chart(tr("Requests that took at most so long"), tr("per cent of requests"), "ms", curves, limit),
         Chart(tr("Time a token after the first"), tr("per cent of requests"), "ms",
               [(tr("time per token"), _curve(run.values("per_token")))]),
@@ -144,7 +145,7 @@ def _drawn(chart: Chart) -> list[str]:
         parts.append(_line(x, bottom, x, bottom + 4, _INK))
         parts.append(_text(x, bottom + 18, _number(tick), "middle"))
     for number, (name, line) in enumerate(chart.lines):
-        parts += _series(name, [at(*point) for point in sorted(line)], number)
+        parts += _series(name, [at(*point) for point in sorted(line)], number, cloud=chart.cloud)
     if chart.limit is not None:
         left, y = at(x_ticks[0], chart.limit[1])
         parts.append(_line(left, y, _WIDTH - _RIGHT, y, _INK, dashed=True))
@@ -152,14 +153,11 @@ def _drawn(chart: Chart) -> list[str]:
     return parts
 
 
-def _series(name: str, points: Sequence[Point], number: int) -> list[str]:
+def _series(name: str, points: Sequence[Point], number: int, *, cloud: bool) -> list[str]:
     colour = _COLOURS[number % len(_COLOURS)]
     spots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    # Single requests are a cloud, and no line.
-    line = (
-        [] if name == "requests" else [f'<polyline points="{path}" fill="none" stroke="{colour}"/>']
-    )
+    line = [] if cloud else [f'<polyline points="{path}" fill="none" stroke="{colour}"/>']
     at = _WIDTH - _RIGHT - 110 * (number + 1)
     key = [f'<circle cx="{at}" cy="14" r="4" fill="{colour}"/>', _text(at + 8, 18, name)]
     return [*line, *spots, *key]
