@@ -21,8 +21,8 @@ from yibu.speech.audio.faults import bad_audio
 from yibu.speech.audio.headers import Source, View, examine
 from yibu.speech.audio.mixing import OPPOSITE, Mixer, check_shape
 from yibu.speech.audio.timeline import KEPT, RESTARTING, begin_of_others, spaced
-from yibu.speech.audio.tracks import choose, described, settle_layout
-from yibu.speech.audio.wholeness import breaks_off
+from yibu.speech.audio.tracks import choose, described
+from yibu.speech.audio.wholeness import breaks_off, next_link
 from yibu.speech.settings import Limits
 from yibu.speech.stated import RawFormat, Stated
 from yibu.speech.types import SAMPLE_RATE, Samples
@@ -75,11 +75,9 @@ class Decoder:
         if file.seek(0, 2) == 0:
             raise bad_audio(tr("The file is empty"), code="empty_audio")
         source = examine(file)
+        self._file = source.file
         self._container, raw = _open(file, source, said)
         try:
-            for stream in self._container.streams.audio:
-                if stream.codec_context is not None:
-                    settle_layout(stream.codec_context)
             self._stream = choose(self._container.streams.audio, said.track)
             if not raw:
                 said.check(self._stream, self._container.format.name.partition(",")[0])
@@ -165,14 +163,34 @@ class Decoder:
         return breaks_off(source.file.again())
 
     def _demux(self) -> Iterator[Any]:
+        position = 0
         for _ in range(_LATE_STREAMS):
             try:
-                yield from self._container.demux(self._stream)
+                for packet in self._container.demux(self._stream):
+                    position = max(position, packet.pos or 0)
+                    yield packet
             except IndexError:
                 continue  # PyAV meets a packet of a stream that the header did not announce
             except (av.error.FFmpegError, OSError, ValueError):
+                if self._opened_next(position):
+                    position = 0
+                    continue
                 self._broke_off = True
             return
+
+    def _opened_next(self, position: int) -> bool:
+        """Whether another Ogg file begins behind ``position``, and is the one to read from now on. ffmpeg reads
+        on only where it has the same codec and channels."""
+        start = next_link(self._file, position) if "ogg" in self._kinds else None
+        if start is None:
+            return False
+        self._file = self._file.part(start)
+        container = _demuxer(self._file.again())
+        if container is None or len(container.streams.audio) <= self.track:
+            return False
+        self._container.close()
+        self._container, self._stream = container, choose(container.streams.audio, self.track)
+        return True
 
     def _frames(self, packet: Any) -> Iterator[Any]:
         self._check_effort()

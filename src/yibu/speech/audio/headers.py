@@ -82,6 +82,11 @@ class View(io.RawIOBase):
         end = self._start + self.size - len(self._head)
         return View(self._file, self._start, end, self._head)
 
+    def part(self, start: int) -> View:
+        """The bytes from ``start`` on, which is behind the head."""
+        begin = self._start + start - len(self._head)
+        return View(self._file, begin, begin + self.size - start)
+
     def readable(self) -> bool:
         return True
 

@@ -49,17 +49,16 @@ def described(stream: Any) -> Track:
     )
 
 
-def settle_layout(context: Any) -> None:
+def settle_layout(stream: Any) -> None:
     """Replace a channel layout in an order of its own by one in the usual order.
 
     Whoever asks PyAV for such a layout, decoding included, frees its channel map once more, which ends the
     process at the second time. Asking once and replacing it at once frees it once.
     """
-    layout = context.layout
-    if not layout.nb_channels:
-        return
-    usual = _USUAL_LAYOUT.fullmatch(layout.name)
-    context.layout = layout.name if usual else f"{layout.nb_channels}C"
+    layout = stream.codec_context.layout if stream.codec_context else None
+    if layout is not None and layout.nb_channels:
+        usual = _USUAL_LAYOUT.fullmatch(layout.name)
+        stream.codec_context.layout = layout.name if usual else f"{layout.nb_channels}C"
 
 
 def choose(streams: Sequence[Any], wanted: int | None) -> Any:
@@ -69,6 +68,8 @@ def choose(streams: Sequence[Any], wanted: int | None) -> Any:
     Raises:
         InvalidRequestError: there is none, or its codec is not known.
     """
+    for stream in streams:
+        settle_layout(stream)
     if not streams:
         raise bad_audio(tr("The file has no audio stream"))
     if wanted is not None and wanted >= len(streams):

@@ -7,11 +7,15 @@ before its file does, and a hole in the time stamps is no missing audio.
 from __future__ import annotations
 
 import io
+import re
 
 from yibu.speech.audio.headers import View
 
 _OGG_PAGE = 27 + 255 + 255 * 255
 """Bytes of the largest page (RFC 3533)."""
+_LINK_HEAD = 6
+_LINK = re.compile(rb"OggS\0[\x02\x06]", re.DOTALL)
+"""A page with which a stream begins."""
 _MP3_LOOK = 4096
 """Bytes in which an MP3's first frame begins."""
 _MP3_SPARE = 1500
@@ -71,6 +75,16 @@ def _ogg_breaks_off(file: View, size: int) -> bool:
         return page[:4] == b"OggS"
     lacing = page[27 : 27 + page[26]]
     return len(page) < 27 + page[26] + sum(lacing)
+
+
+def next_link(file: View, position: int) -> int | None:
+    """Where another Ogg file begins behind the page at ``position``."""
+    while data := _at(file, position + 1, _OGG_PAGE):
+        found = _LINK.search(data)
+        if found is not None:
+            return position + 1 + found.start()
+        position += max(1, len(data) - _LINK_HEAD)
+    return None
 
 
 def _mp4_breaks_off(file: View, size: int) -> bool:

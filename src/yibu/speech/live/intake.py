@@ -198,7 +198,7 @@ class Container:
             if not container.streams.audio:
                 raise ValueError("no audio is in it")
             stream = container.streams.audio[0]
-            settle_layout(stream.codec_context)
+            settle_layout(stream)
             mixer = Mixer(at_once=True)
             for packet in container.demux(stream):
                 with suppress(av.error.InvalidDataError):  # a damaged packet is left out
