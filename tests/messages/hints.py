@@ -21,7 +21,11 @@ def hints() -> dict[str, str]:
     ]
     found: dict[str, str] = {}
     for path, tree in trees.items():
-        given = [n.value for n in ast.walk(tree) if isinstance(n, ast.keyword) and n.arg == "hint"]
+        given = [
+            n.value
+            for n in ast.walk(tree)
+            if isinstance(n, ast.keyword) and n.arg in ("hint", "advice")
+        ]
         for value in [*given, *_named(tree, given), *_returned(functions, given)]:
             for text in _texts(value):
                 found[text] = f"{path.relative_to(SOURCE)}:{value.lineno}"
@@ -33,7 +37,10 @@ def hints() -> dict[str, str]:
 
 def _named(tree: ast.AST, given: list[ast.expr]) -> Iterator[ast.expr]:
     """What is assigned to the names that are given as hints."""
-    names = {n.id for value in given for n in _outside(value) if isinstance(n, ast.Name)} | {"hint"}
+    names = {n.id for value in given for n in _outside(value) if isinstance(n, ast.Name)} | {
+        "hint",
+        "advice",
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

@@ -77,9 +77,9 @@ def _disk(store: Path) -> list[Finding]:
     found = tr("{free} free for {store}", free=output.size(free), store=store)
     if not os.access(directory, os.W_OK):
         found = tr("{directory} cannot be written", directory=directory)
-        advice = tr("Check its owner and permissions, or move it with YIBU_HOME.")
+        advice = tr("Check its owner and permissions, or move it with YIBU_HOME")
         return [Finding(tr("disk"), "failure", found, advice)]
-    advice = tr("Models take gigabytes; move it with YIBU_HOME.") if free < _LITTLE_DISK else ""
+    advice = tr("Models take gigabytes; move it with YIBU_HOME") if free < _LITTLE_DISK else ""
     return [_judged(tr("disk"), found, advice)]
 
 
@@ -99,7 +99,7 @@ def _machine() -> list[Finding]:
         memory_total=output.size(machine.memory_total),
     )
     little = machine.memory_available < _LITTLE_MEMORY
-    advice = tr("Close other programs, or choose a smaller model.") if little else ""
+    advice = tr("Close other programs, or choose a smaller model") if little else ""
     findings = [Finding(tr("processor"), "ok", cores), _judged(tr("memory"), memory, advice)]
     if not machine.gpus:
         found = tr("none found; models run on the processor")

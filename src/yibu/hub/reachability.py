@@ -35,15 +35,15 @@ def check_reachability(settings: HubSettings) -> list[Reachability]:
     asked = [
         _ask(
             "ModelScope", settings.modelscope_endpoint or _MODELSCOPE, quick,
-            tr("Set a proxy (HTTPS_PROXY) or a mirror (MODELSCOPE_ENDPOINT)."),
+            advice=tr("Set a proxy (HTTPS_PROXY) or a mirror (MODELSCOPE_ENDPOINT)"),
         ),
         _ask(
             tr("Hugging Face"), settings.hf_endpoint or _HUGGING_FACE, quick,
-            tr("Set a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), or use ModelScope."),
+            advice=tr("Set a proxy (HTTPS_PROXY) or a mirror (HF_ENDPOINT), or use ModelScope"),
         ),
     ]  # fmt: skip
     for url in settings.index.indexes[:1]:
-        advice = tr("Set pip's index-url to a mirror, or install engines with --wheels DIR.")
+        advice = tr("Set pip's index-url to a mirror, or install engines with --wheels DIR")
         asked.append(_ask(tr("package index"), url, quick, advice, settings.index.ca_bundle))
     return asked
 
