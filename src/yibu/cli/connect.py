@@ -51,11 +51,6 @@ def access(context: Context) -> Access:
     return Access(**context.client.call("access"))
 
 
-def gateway_api(context: Context) -> Api:
-    """A client of the running gateway. Raises NotRunningError."""
-    return access(context).api
-
-
 def speech_model(context: Context) -> str:
     """The name of the only, or the first, model that transcribes.
 

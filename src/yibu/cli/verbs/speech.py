@@ -55,7 +55,7 @@ def transcribe(
     ] = 16_000,
 ) -> int:
     """Turn speech into text: to stdout, or into a directory with -o."""
-    from yibu.cli.connect import gateway_api, speech_model
+    from yibu.cli.connect import access, speech_model
 
     context = Context.here()
     if live:
@@ -67,7 +67,7 @@ def transcribe(
             hint=tr("yibu transcribe FILE…, or --live for the microphone, or --live - for a pipe"),
         )
     _check(files, directory, output_format)
-    api = gateway_api(context)
+    api = access(context).api
     fields = {"model": model or speech_model(context), "response_format": output_format}
     if language:
         fields["language"] = language

@@ -82,11 +82,11 @@ def chat(
 
 def _have_up(text: str) -> tuple[Api, str]:
     """The gateway, and the name to ask for; the model is pulled and started where need be."""
-    from yibu.cli.connect import gateway_api
+    from yibu.cli.connect import access
 
     context = Context.here()
     try:
-        api = gateway_api(context)
+        api = access(context).api
     except NotRunningError:
         return _start(context, text)
     names = [entry["id"] for entry in api.get("/v1/models")["data"]]
@@ -101,7 +101,7 @@ def _have_up(text: str) -> tuple[Api, str]:
 
 def _start(context: Context, text: str) -> tuple[Api, str]:
     """As ``yibu up -d`` does it."""
-    from yibu.cli.connect import gateway_api
+    from yibu.cli.connect import access
     from yibu.cli.launch import NodeLaunch
     from yibu.cli.session import Session
     from yibu.management.entries import choose
@@ -111,7 +111,7 @@ def _start(context: Context, text: str) -> tuple[Api, str]:
     with NodeLaunch(context) as node:
         Session(context, chosen.config, node).up_detached([model])
     output.say("It stays up; `yibu down {model}` stops it.", model=model.name)
-    return gateway_api(context), model.name
+    return access(context).api, model.name
 
 
 def _exchange(
