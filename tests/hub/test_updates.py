@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from tests.fakes.hub_server import sha256
 from tests.hub.conftest import FILES, REPO, WEIGHTS, Machine
 from tests.hub.test_processes import bytes_of_weights, bytes_on_disk, finish, start
 from tests.support.polling import until
+from tests.support.zygote import ZYGOTE
 from yibu.errors import HubError, HubNotFoundError
 from yibu.hub.source import parse_source
 from yibu.hub.types import Source
@@ -170,3 +173,41 @@ def test_what_a_killed_pull_left_can_be_removed(updated: tuple[Machine, Source])
     machine.store.gc()
     assert machine.store.find(earlier) is None
     assert bytes_on_disk(machine) < 6000
+
+
+def test_a_model_in_use_by_another_home_stays_in_the_cache_they_share(
+    machine: Machine, source: Source
+) -> None:
+    """Two stores, whose nodes hold what they run; the other one only has a file of it."""
+    other = replace(machine, root=machine.root / "other")
+    held = replace(source, file=BIG)
+    machine.store.pull(source)
+    path = other.store.pull(held).path
+    node = ZYGOTE.module(
+        "tests.fakes.holder", str(held),
+        env=other.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert node.stdout is not None
+    assert node.stdout.readline() == "held\n"
+    machine.store.gc()
+    with pytest.raises(HubError, match="in use by a node of another home"):
+        machine.store.remove(source)
+    assert path.read_bytes() == WEIGHTS
+    node.send_signal(signal.SIGKILL)
+    node.communicate(timeout=240)
+    machine.store.remove(source)
+    machine.store.gc()
+    assert not list(machine.root.rglob("*.lease"))
+
+
+def test_what_lies_in_a_shared_cache_can_be_read_by_all(machine: Machine, source: Source) -> None:
+    """As far as the umask lets others: offline, a reference that cannot be read is no model."""
+    before = os.umask(0o022)
+    try:
+        machine.store.pull(source, cache_dir=machine.root / "models")
+    finally:
+        os.umask(before)
+    places = [machine.settings.modelscope_cache, machine.settings.hf_cache, machine.root / "models"]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert len(files) > len(FILES)
+    assert [path for path in files if not path.stat().st_mode & 0o044] == []

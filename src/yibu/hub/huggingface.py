@@ -202,7 +202,7 @@ class _Snapshot:
         if revision != self.commit:
             reference = self.folder / "refs" / revision
             if not reference.is_file() or reference.read_text() != self.commit:
-                write_whole(reference, self.commit)
+                write_whole(reference, self.commit, 0o644)
 
     def _blob(self, file: RemoteFile) -> Path | None:
         name = file.expected.sha256 or file.expected.git_sha1

@@ -64,7 +64,7 @@ def make_links(record: Record, directory: Path) -> None:
             (directory / path).unlink()
             prune((directory / path).parent, directory)
     hashes = ours | {file.path: file.sha256 for file in record.files}
-    write_whole(directory / _MANIFEST, json.dumps(hashes, indent=1) + "\n")
+    write_whole(directory / _MANIFEST, json.dumps(hashes, indent=1) + "\n", 0o644)
     _old_spelling(directory)
 
 
@@ -79,7 +79,7 @@ def remove_links(directory: Path, record: Record) -> None:
             prune(target.parent, directory)
     if ours:
         if directory.is_dir():
-            write_whole(directory / _MANIFEST, json.dumps(ours, indent=1) + "\n")
+            write_whole(directory / _MANIFEST, json.dumps(ours, indent=1) + "\n", 0o644)
         return
     (directory / _MANIFEST).unlink(missing_ok=True)
     masked = directory.with_name(directory.name.replace(".", "___"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 import difflib
+import hashlib
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -97,16 +99,33 @@ class Upkeep:
         """Say that the model is in use: ``remove`` and ``gc`` leave it alone until the lease is
         released or this process ends. From a store that may only be read, nothing can be removed.
         """
-        try:
-            with os_errors(source):
-                return Lease(self._lease_path(source))
-        except HubError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno in READ_ONLY_ERRNOS:
-                return nullcontext()
-            raise
+        held = ExitStack()
+        for path in (self._lease_path(source), self._shared_lease(source)):
+            try:
+                with os_errors(source):
+                    held.enter_context(Lease(path) if path else nullcontext())
+            except HubError as error:
+                cause = error.__cause__
+                if not isinstance(cause, OSError) or cause.errno not in READ_ONLY_ERRNOS:
+                    held.close()
+                    raise
+        return held
 
     def _lease_path(self, source: Source) -> Path:
         return self._store / "leases" / f"{slug(source)}.lock"
+
+    def _shared_lease(self, source: Source) -> Path | None:
+        """What tells the stores of other homes that this one uses files of a cache they share."""
+        if (workspace := self._workspaces.get(source.scheme)) is None:
+            return None
+        store = hashlib.sha256(os.fsencode(self._store.resolve())).hexdigest()[:12]
+        return workspace / f"{slug(Source(source.scheme, source.name))}.{store}.lease"
+
+    def _others_leases(self, source: Source) -> builtins.list[Path]:
+        if (own := self._shared_lease(source)) is None:
+            return []
+        repository = own.name.removesuffix(".lease").rpartition(".")[0]
+        return [path for path in own.parent.glob(f"{repository}.*.lease") if path != own]
 
     def list(self) -> builtins.list[StoredModel]:
         """Every model that was pulled, with what is wrong with it."""
@@ -217,6 +236,14 @@ class Upkeep:
                     tr("{source} is in use by a running model.", source=source),
                     hint=tr("Stop it first: yibu down MODEL"),
                 )
+            if not all(map(is_free, self._others_leases(source))):
+                raise HubError(
+                    tr(
+                        "{source} is in use by a node of another home, in the same cache.",
+                        source=source,
+                    ),
+                    hint=tr("Stop it there first: YIBU_HOME=/that/home yibu down MODEL"),
+                )
             yield
 
     def _pull_lock(self, source: Source) -> Path:
@@ -251,8 +278,11 @@ class Upkeep:
         for record in [each for each in self._records if each.superseded]:
             removed += self._collect(record, dry_run=dry_run)
         if not dry_run:
-            for lock in (self._store / "leases").glob("*.lock"):
-                is_free(lock)  # whose last holder was killed: locking it once removes it
+            leases = [*(self._store / "leases").glob("*.lock")]
+            for workspace in self._workspaces.values():
+                leases += workspace.glob("*.lease")
+            for lease in leases:
+                is_free(lease)  # whose last holder was killed: locking it once removes it
         return GcResult(tuple(removed))
 
     def _garbage(self) -> Iterator[Garbage]:
@@ -291,7 +321,7 @@ class Upkeep:
                 logger.info("a pull runs in %s: its partial files stay", partial)
                 continue
             for path in sorted(partial.iterdir()) if partial.is_dir() else ():
-                if path.suffix not in (".lock", UNFINISHED):
+                if path.suffix not in (".lock", ".lease", UNFINISHED):
                     yield Garbage(path, _size(path), tr("an unfinished download"))
 
     def _free(self, name: str) -> bool:
