@@ -166,6 +166,37 @@ def test_a_node_that_dies_in_mid_answer_and_comes_back(look: Look, home: Home) -
     expect(page.get_by_role("heading", name="监控")).to_be_visible()
 
 
+def test_the_end_of_a_log_is_followed_however_fast_it_is_written(view: View, served: Home) -> None:
+    """A scroll event that comes after the next lines have been written is no wish to look back."""
+    log = served.root / "logs/quick-0.log"
+
+    def write(*words: str) -> None:
+        with log.open("a") as file:
+            file.writelines(f"INFO {word}\n" for word in words)
+
+    page = view.open("logs/quick-0").page
+    lines = page.get_by_role("log", name="Lines")
+    write(*(f"many-{number}" for number in range(100)))
+    last = lines.get_by_text("many-99", exact=False)
+    expect(last).to_be_in_viewport()
+    lines.evaluate("""element => {
+      const more = document.createElement("div");
+      more.style.height = "5000px";
+      element.append(more);
+      element.dispatchEvent(new Event("scroll"));
+      more.remove();
+    }""")
+    write("one-more")
+    expect(lines.get_by_text("one-more")).to_be_in_viewport()
+
+    lines.hover()
+    page.mouse.wheel(0, -600)
+    expect(last).not_to_be_in_viewport()
+    write("unseen")
+    expect(lines.get_by_text("unseen")).to_be_attached()
+    expect(lines.get_by_text("unseen")).not_to_be_in_viewport()
+
+
 def test_an_answer_whose_end_is_missing_is_not_shown_as_whole(view: View) -> None:
     """A proxy in between has closed the connection in good order."""
     page = view.open("chat").page

@@ -51,6 +51,25 @@ export function useDebounced(value, milliseconds = 300) {
   return settled;
 }
 
+const NEAR_END = 80;
+
+/** Keeps what scrolls at its end until the person scrolls up; {toEnd, onScroll}. Events of scrolling come late: by
+ * then more may have been written, so that only a move upwards is the person's. */
+export function useEnd(element) {
+  const state = useRef({ follows: true, top: 0 });
+  const toEnd = () => {
+    if (!state.current.follows || !element.current) return;
+    element.current.scrollTop = element.current.scrollHeight;
+    state.current.top = element.current.scrollTop;
+  };
+  const onScroll = ({ target }) => {
+    const isNear = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR_END;
+    const follows = isNear || (state.current.follows && target.scrollTop >= state.current.top);
+    state.current = { follows, top: target.scrollTop };
+  };
+  return { toEnd, onScroll };
+}
+
 export function useTitle(title) {
   useEffect(() => {
     document.title = t("{page} · yibu", { page: title });

@@ -1,29 +1,21 @@
 /** One model's side of the conversation. */
+import { useEnd } from "../../lib/hooks.js";
 import { html, useEffect, useRef } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
 import { Icon } from "../../components/icon.js";
 import { Answer } from "./answer.js";
 import { Question } from "./question.js";
 
-const NEAR_END = 80;
-
 export function Column({ chat, models, column }) {
   const { conversation } = chat;
   const list = useRef(null);
-  const atEnd = useRef(true);
+  const { toEnd, onScroll } = useEnd(list);
+  useEffect(toEnd, [conversation]);
   useEffect(() => {
-    if (atEnd.current) list.current.scrollTop = list.current.scrollHeight;
-  }, [conversation]);
-  useEffect(() => {
-    const observer = new ResizeObserver(() => {
-      if (atEnd.current && list.current) list.current.scrollTop = list.current.scrollHeight;
-    });
+    const observer = new ResizeObserver(toEnd);
     observer.observe(list.current.firstElementChild);
     return () => observer.disconnect();
   }, []);
-  const onScroll = ({ target }) => {
-    atEnd.current = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR_END;
-  };
   const name = conversation.models[column];
   const known = models.some((model) => model.id === name);
   return html`<section class="chat-column" aria-label=${t("Answers of {model}", { model: name })}>

@@ -1,5 +1,5 @@
 /** Logs of the node and of the engines, as they are written. */
-import { useAsked, useDebounced, useTitle } from "../../lib/hooks.js";
+import { useAsked, useDebounced, useEnd, useTitle } from "../../lib/hooks.js";
 import { html, useEffect, useMemo, useRef, useState } from "../../lib/html.js";
 import { t } from "../../lib/i18n.js";
 import { bytes } from "../../lib/format.js";
@@ -13,7 +13,6 @@ import { Line } from "./line.js";
 import { useLines } from "./use_lines.js";
 
 const ASK_EVERY_SECONDS = 15;
-const NEAR_END = 60;
 const MOST_NAME_CHARACTERS = 24;
 
 function levels() {
@@ -44,13 +43,10 @@ export function Logs() {
   const { lines, lost, error, clear } = useLines(
     { log: names ? names.split("\n") : [], level, search: useDebounced(search) }, follows, waiting);
   const list = useRef(null);
-  const atEnd = useRef(true);
+  const { toEnd, onScroll } = useEnd(list);
   useEffect(() => {
-    if (follows && atEnd.current) list.current.scrollTop = list.current.scrollHeight;
+    if (follows) toEnd();
   }, [lines]);
-  const onScroll = ({ target }) => {
-    atEnd.current = target.scrollHeight - target.scrollTop - target.clientHeight < NEAR_END;
-  };
   const longest = lines.reduce((most, line) => Math.max(most, line.log.length), 4);
   const width = Math.min(longest, MOST_NAME_CHARACTERS);
   const save = () => download("yibu.log",
