@@ -179,14 +179,15 @@ def test_the_end_of_a_log_is_followed_however_fast_it_is_written(view: View, ser
     write(*(f"many-{number}" for number in range(100)))
     last = lines.get_by_text("many-99", exact=False)
     expect(last).to_be_in_viewport()
-    lines.evaluate("""element => {
+    lines.evaluate("""async element => {
+      for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
       const more = document.createElement("div");
       more.style.height = "5000px";
       element.append(more);
       element.dispatchEvent(new Event("scroll"));
       more.remove();
     }""")
-    write("one-more")
+    write(*(f"more-{number}" for number in range(20)), "one-more")
     expect(lines.get_by_text("one-more")).to_be_in_viewport()
 
     lines.hover()
