@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+from itertools import product
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +14,7 @@ from tests.support.polling import eventually
 from yibu.errors import NotReadyError, OverloadedError
 from yibu.gateway.proxy import silence
 from yibu.gateway.proxy.proxy import prompt_affinity
+from yibu.node.fleet.lease import Lease
 
 from .conftest import FakeBackend, Serve
 from .upstream import LLAMA_CHAT, LLAMA_CHAT_STREAM, Upstream, answering, streaming
@@ -126,3 +130,50 @@ def test_turns_of_one_chat_have_their_beginning_in_common() -> None:
     assert prompt_affinity({"prompt": "hello"}, "a") is not None
     assert prompt_affinity({"input": ["x", "y"]}, "a") is not None
     assert prompt_affinity({}, "a") is None
+
+
+class Books:
+    """A scheduler and its one replica: who has it, and who waits."""
+
+    id, endpoint = "m-0", None
+
+    def __init__(self) -> None:
+        self.holders: list[object] = []
+
+    def acquire(self, request: object) -> None:
+        self.holders.append(request)
+
+    def release(self, request: object, *, failed: bool) -> None:
+        self.holders.remove(request)
+
+    def progressed(self) -> None: ...
+
+    def answered(self, lease: Lease, now: float) -> None: ...
+
+    def left(self, lease: Lease, now: float) -> None: ...
+
+
+@pytest.mark.parametrize(("granted", "again"), [*product(range(5), range(5))])
+async def test_who_leaves_twice_as_a_replica_is_free_keeps_no_place(
+    granted: int, again: int
+) -> None:
+    """The client leaves and the node stops, or a time-out ends: whichever turn of the loop the second
+    cancellation comes in, and whether the replica is given before or after the first."""
+    books = Books()
+    lease = Lease("m", "", "interactive", None, frozenset(), slotless=False, scheduler=books)
+    keep = silence.KeepAlive(cast("Any", type("Exchange", (), {"answering": False})()))
+    waiting = asyncio.create_task(keep.granted(lease))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    lease.taken(books)
+    for _ in range(granted):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    for _ in range(again):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert books.holders == ([] if waiting.cancelled() else [lease])

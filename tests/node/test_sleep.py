@@ -15,6 +15,7 @@ import pytest
 from tests.node.support import QUICK, fake_model, fake_spec
 from tests.support.polling import eventually
 from yibu.config import ModelConfig
+from yibu.config.types import Autoscale
 from yibu.config.wire import plain, read
 from yibu.engines.sleep import Call, SleepPlan
 from yibu.engines.vllm.sleep import sleep_plan
@@ -178,6 +179,37 @@ async def test_a_model_that_sleeps_for_long_is_unloaded(make_fleet: Callable[...
         await fleet.up(sleeper(asleep=0.2), start=True)
         await becomes(fleet, "unloaded")
         await answered(fleet)
+
+
+async def test_a_restart_wakes_no_model_that_sleeps(make_fleet: Callable[..., Fleet]) -> None:
+    """Its memory may be another's by now: what it needs is found as for any start."""
+    async with make_fleet() as fleet:
+        await fleet.up(sleeper(), start=True)
+        await becomes(fleet, "sleeping")
+        old = fleet._runner.supervisors["a-0"]
+        await fleet.restart("a")
+        new = fleet._runner.supervisors["a-0"]
+        assert (old.state, new.state, new.start_cause) == ("stopped", "ready", "asked")
+
+
+async def test_a_restart_wakes_no_replica_that_sleeps_beside_others(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    config = dataclasses.replace(sleeper(autoscale=Autoscale(1, 2)), idle=600)
+    async with make_fleet() as fleet:
+        await fleet.up(config, start=True)
+        model = fleet._scheduler.model("a")
+        assert model is not None
+        desired = model.current
+        desired.scale = 1  # as under load
+        await eventually(lambda: [r.state for r in fleet.replicas()] == ["ready"] * 2)
+        asleep = fleet._runner.supervisors["a-1"]
+        desired.scale = 0
+        await state(asleep, "sleeping")
+        await fleet.restart("a")
+        assert next((r.replica, r.state) for r in fleet.replicas()) == ("a-0", "ready")
+        await state(asleep, "stopped")
+        assert asleep.asleep is not None  # it was not awake once more
 
 
 @pytest.mark.parametrize("known", [True, False])

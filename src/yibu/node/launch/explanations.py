@@ -98,4 +98,4 @@ def _silence_of(log: Path) -> tuple[str, str] | None:
         "engines end when they cannot write",
         parent=log.parent,
     )
-    return what, tr("free some space there (yibu gc), then: yibu restart {model}")
+    return what, tr("Free some space there (yibu gc), then: yibu restart {model}")
