@@ -18,7 +18,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +34,6 @@ from yibu.accounts.store import FILE, holds_keys
 from yibu.channel import Channel, Message
 from yibu.config.keys import check_exposure
 from yibu.config.settings import Settings
-from yibu.engines import registry
-from yibu.engines.causes import Explanation, explain
-from yibu.environments.progress import EnvironmentProgress
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
@@ -47,13 +44,12 @@ from yibu.gateway.monitoring import tracing
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
 from yibu.gateway.operations import build_validators
 from yibu.gateway.server import GatewayServer
-from yibu.hub.settings import OFFLINE_VARIABLE, moved_caches
-from yibu.hub.source import parse_source
-from yibu.management.context import Context, open_environments, open_store
+from yibu.hub.settings import moved_caches
+from yibu.management.context import Context
+from yibu.management.deployer import deployer
 from yibu.management.manager import NodeManager
-from yibu.messages import pack, tr
+from yibu.messages import pack
 from yibu.node.control.control import GatewayHandle
-from yibu.node.fleet.deploy import Deployer, Note
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.handover.holder_link import HolderLink
 from yibu.node.machine.hardware import gpus
@@ -62,10 +58,7 @@ from yibu.node.tasks import cancelled
 from yibu.node.timings import Timings
 from yibu.paths import Paths, describe
 from yibu.plain_errors import plain_error
-from yibu.planner.facts import read_facts
-from yibu.planner.types import ModelFacts
 from yibu.redaction import register, register_environment
-from yibu.resolve import Resolver, known_facts
 
 _log = logging.getLogger(__name__)
 
@@ -351,58 +344,6 @@ async def _counted(fleet: Fleet, numbers: NodeMetrics) -> AsyncIterator[None]:
             yield
         finally:
             await cancelled(counting)
-
-
-def deployer(context: Context) -> Deployer:
-    """What turns a model's entry into a launch plan on this machine, with a network or without."""
-    offline = _deployer(context.with_env(**{OFFLINE_VARIABLE: "1"}))
-    return dataclasses.replace(_deployer(context), offline=offline)
-
-
-def _deployer(context: Context) -> Deployer:
-    environments, store = open_environments(context), open_store(context)
-    resolver, machine = Resolver(environments), context.machine
-
-    def foresee(source: str) -> ModelFacts | None:
-        here = store.find(parse_source(source)) is not None
-        return None if here else known_facts(source, store)[0]
-
-    return Deployer(
-        pull=lambda source, progress: store.pull(parse_source(source), progress=progress),
-        read_facts=lambda local: read_facts(local.path, local.projector),
-        foresee=foresee,
-        require=lambda model, facts: resolver.require_libraries(model, facts, machine()),
-        prepare=lambda model, facts: resolver.prepare(model, facts, machine(), install=True),
-        machine=machine,
-        place=resolver.place,
-        ensure_environment=lambda name, note: environments.ensure(name, progress=_phases(note)),
-        explain=_explain,
-        phase_marks=lambda engine: registry.by_name(engine).phases,
-        in_use=lambda source: store.lease(parse_source(source)),
-    )
-
-
-def _phases(note: Note) -> Callable[[EnvironmentProgress], None]:
-    """Turns an environment's progress into one note a phase."""
-    told: set[str] = set()
-
-    def report(progress: EnvironmentProgress) -> None:
-        if progress.phase not in told and progress.phase not in ("waiting", "done"):
-            told.add(progress.phase)
-            note(
-                tr(
-                    "environment {environment}: {phase}",
-                    environment=progress.environment,
-                    phase=tr(progress.phase),
-                )
-            )
-
-    return report
-
-
-def _explain(engine: str, log_text: str, *, exit_code: int | None, oom_killed: bool) -> Explanation:
-    causes = registry.by_name(engine).causes
-    return explain(log_text, causes, exit_code=exit_code, oom_killed=oom_killed)
 
 
 def _tell(message: Mapping[str, Any], old_node: int | None = None) -> None:

@@ -15,10 +15,10 @@ import pytest
 from tests.fakes.hub_server import HubServer
 from tests.node.support import fake_model, fake_pull, placing
 from yibu.config import ModelConfig
-from yibu.daemon import deployer
 from yibu.errors import HubError
 from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.management.context import Context
+from yibu.management.deployer import deployer
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.machine import hardware
 from yibu.paths import Paths

@@ -16,11 +16,11 @@ from tests.support.stand_in import stand_in
 from yibu.config import ModelConfig
 from yibu.config import file as config_file
 from yibu.config.names import replica_id
-from yibu.daemon import deployer
 from yibu.engines.base import LaunchPlan
 from yibu.errors import DoesNotFitError, YibuError
 from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.management.context import Context, open_resolver, open_store
+from yibu.management.deployer import deployer
 from yibu.management.entries import Typed, choose
 from yibu.management.planning import plan_models
 from yibu.node.fleet.deploy import Deployer

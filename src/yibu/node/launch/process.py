@@ -56,9 +56,7 @@ class EngineProcess:
         self._dying: set[Identity] = set()
         """Orphans that count as zombies while threads of theirs still run, and hold memory."""
         self._exited = asyncio.Event()
-        self._watcher = asyncio.get_running_loop().create_task(
-            self._watch(), name=f"watch {marker}"
-        )
+        self._watcher = asyncio.create_task(self._watch(), name=f"watch {marker}")
 
     @classmethod
     def spawn(
@@ -283,32 +281,29 @@ class EngineProcess:
         if not hasattr(os, "pidfd_open"):
             while processes.alive(self.identity):  # noqa: ASYNC110 - no pidfd here to wait on
                 await asyncio.sleep(0.1)
-            self._exited.set()
-            return
-        try:
-            descriptor = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            self._exited.set()
-            return
-        except OSError as error:
-            if not descriptors.exhausted(error):
-                raise
-            await asyncio.sleep(_NO_DESCRIPTOR)
-            await self._watch()
-            return
-        loop = asyncio.get_running_loop()
-        try:
-            if processes.alive(self.identity):
-                ended = asyncio.Event()
-                # A pidfd turns readable when its process terminates: pidfd_open(2).
-                loop.add_reader(descriptor, ended.set)
-                try:
+        elif (descriptor := await self._pidfd()) is not None:
+            ended, loop = asyncio.Event(), asyncio.get_running_loop()
+            try:
+                if processes.alive(self.identity):
+                    # A pidfd turns readable when its process terminates: pidfd_open(2).
+                    loop.add_reader(descriptor, ended.set)
                     await ended.wait()
-                finally:
-                    loop.remove_reader(descriptor)
-            self._exited.set()
-        finally:
-            os.close(descriptor)
+            finally:
+                loop.remove_reader(descriptor)
+                os.close(descriptor)
+        self._exited.set()
+
+    async def _pidfd(self) -> int | None:
+        """A descriptor of the main process, once there is one to be had; None: it has ended."""
+        while True:
+            try:
+                return os.pidfd_open(self.pid)
+            except ProcessLookupError:
+                return None
+            except OSError as error:
+                if not descriptors.exhausted(error):
+                    raise
+            await asyncio.sleep(_NO_DESCRIPTOR)
 
 
 def _started(identity: Identity) -> float:

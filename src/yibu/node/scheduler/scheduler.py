@@ -59,8 +59,7 @@ class Scheduler:
         self._models: dict[str, Model] = {}
         self._replicas: dict[str, Replica] = {}
         self._starts = Starts()
-        self._settling = False
-        self._again = False
+        self._settling = self._again = False
         self._scale_down = scale_down
         self._requests = Requests(effects, self._models, ready_wait)
         self._placing = Placing(effects, place, self._models, self._replicas, min_up)
@@ -171,9 +170,8 @@ class Scheduler:
     def prepared(self, key: Generation, facts: ModelFacts | None, now: float) -> None:
         """Its files are here, and an engine serves it."""
         if (desired := self.desired(key)) is not None:
-            desired.stage, desired.facts, desired.known = "prepared", facts, True
-            self._placing.changed()
-            self._settle(now)
+            desired.stage, desired.facts = "prepared", facts
+            self.foreseen(key, facts, now)
 
     def unprepared(self, key: Generation, error: YibuError, now: float) -> None:
         """It cannot be served."""
@@ -206,10 +204,8 @@ class Scheduler:
         on at once; ``sleeps`` is how it can sleep, and ``slept`` how it does; ``due`` is when it is
         likely ready. What was said of its silence is over."""
         replica = self._replicas.get(replica_id)
-        if replica is None or replica.state == "stopping":
-            return
-        desired = self.desired(replica.generation)
-        if desired is None:
+        desired = None if replica is None else self.desired(replica.generation)
+        if replica is None or desired is None or replica.state == "stopping":
             return
         # One event, for between two requests could be granted to an engine that is gone.
         replica.due, replica.error, replica.silent = due, error, False
