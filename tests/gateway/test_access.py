@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from yibu.routing import ModelDetails
 
 from .conftest import FakeBackend, Serve
 
+REPOSITORY = Path(__file__).parents[2]
 KEY = "a-key-that-is-long-enough"
 OPEN = {"/", "/docs", "/redoc", "/openapi.json", "/healthz", "/health", "/readyz",
         "/static/{path:path}", "/api/version", "/console",
@@ -21,6 +23,16 @@ OPEN = {"/", "/docs", "/redoc", "/openapi.json", "/healthz", "/health", "/readyz
 """docs/api.md names these; everything else asks for a key."""
 ADMIN = {"/v1/admin/usage"}
 """Want an administrator's; the configuration's keys are none."""
+
+
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/zh/api.md"])
+def test_the_open_paths_are_those_that_the_documents_name(page: str) -> None:
+    text = (REPOSITORY / page).read_text("utf-8")
+    (listed,) = re.findall(r"(?:except:|例外是：)\n(.*?)\n\n", text, re.DOTALL)
+    named = set(re.findall(r"`(/[^`\n]+|/)`", listed))
+    # The console's files are said in words.
+    declared = {re.sub(r"\{.*", "…", path) for path in OPEN if "/assets/" not in path}
+    assert named == declared
 
 
 async def test_every_route_asks_for_a_key_but_the_open_ones(serve: Serve) -> None:

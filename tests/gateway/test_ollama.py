@@ -263,6 +263,8 @@ async def test_what_models_there_are(serve: Serve, backend: FakeBackend) -> None
         ("generate", {"model": "m", "prompt": "x", "context": [1]}, 400, "/api/chat"),
         ("generate", {"model": "m", "prompt": "x", "images": ["%%"]}, 400, "Image 1 is no"),
         ("chat", {"model": "m", "messages": [], "keep_alive": 0}, 404, "yibu down m"),
+        *(("chat", {"model": "m", "messages": [], "keep_alive": wrong}, 400, "such as 5m")
+          for wrong in ("", "5", "5 m", "for ever", "m5", "5m\n")),
         ("chat", {"model": "m", "messages": [{"role": "tool", "content": "3"}]}, 400, "tool call"),
         ("show", {"model": "none"}, 404, "no model 'none'"),
         ("show", {}, 400, "'model' is missing"),
@@ -316,8 +318,10 @@ async def test_a_load_is_answered_without_a_token(serve: Serve, backend: FakeBac
     async with Upstream(answering(LLAMA_CHAT)) as up:
         backend.add("m", up)
         async with serve() as gateway:
-            status, answer = await gateway.post("/api/generate", {"model": "m"})
-            assert (status, answer["done"], answer["done_reason"]) == (200, True, "load")
+            for kept in (None, 5, -1, 0.5, "5m", "1h30m", "-1s", "1.5h", "300ms"):
+                body = {"model": "m", "keep_alive": kept}
+                status, answer = await gateway.post("/api/generate", body)
+                assert (status, answer["done"], answer["done_reason"]) == (200, True, "load")
             assert not up.received
 
 

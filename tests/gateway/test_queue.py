@@ -79,11 +79,10 @@ async def test_a_refusal_is_a_status_for_who_waits_and_an_event_in_a_stream_that
         assert (status, answer["error"]["message"]) == (503, "it could not be loaded")
         backend.free.clear()
         monkeypatch.setattr(silence, "HEAD_GRACE", 0.02)
-        streaming_ = asyncio.create_task(gateway.stream(URL, chat(stream=True)))
-        await eventually(lambda: backend.waiting == 1)
-        await asyncio.sleep(0.1)
-        backend.free.set()
-        events = [one for one in (await streaming_).split("\n\n") if one.startswith("data:")]
+        async with gateway.http.post(gateway.url + URL, json=chat(stream=True)) as begun:
+            assert (begun.status, backend.waiting) == (200, 1)
+            backend.free.set()
+            events = [one for one in (await begun.text()).split("\n\n") if one.startswith("data:")]
         assert json.loads(events[0][6:])["error"]["code"] == "model_not_ready"
     assert backend.in_flight == 0
 

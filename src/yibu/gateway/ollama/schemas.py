@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from yibu.gateway.schemas.base import JsonObject, NonEmpty, Strict
+from yibu.messages import tr
 
 Name = Annotated[
     NonEmpty, Field(description="A name that `/api/tags` lists; `:latest` is ignored.")
 ]
 Images = list[str] | None
 """In base64."""
-KeepAlive = str | float | None
-"""Accepted: how long a model stays is the node's business (yibu.yaml)."""
+_DURATION = re.compile(r"[-+]?(0|([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+")
+
+
+def _duration(text: str) -> str:
+    if not _DURATION.fullmatch(text):
+        raise ValueError(tr("expected seconds or a duration such as 5m"))
+    return text
+
+
+KeepAlive = Annotated[str, AfterValidator(_duration)] | float | None
+"""As Go reads it. Accepted: how long a model stays is the node's business (yibu.yaml)."""
 
 
 class OllamaToolFunction(Strict):
