@@ -10,6 +10,7 @@ import pytest
 from yibu.cli.display import LiveLines, PlainLines, breakdown, phrase
 from yibu.cli.progress import describe_environment
 from yibu.environments.progress import EnvironmentProgress
+from yibu.hub.types import Progress
 
 
 def state(state: str, replica: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -67,6 +68,21 @@ def test_a_live_line_counts_the_seconds_of_its_phase(monkeypatch: pytest.MonkeyP
     assert lines._draw().plain == "m  imports, 12 s"
     lines.show(state("ready", phases={}))
     assert lines._draw().plain == "m  ready in 12.4 s"
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        (Progress("downloading", 0, 0), "downloading"),
+        (Progress("downloading", 430, 1000), "downloading 43 % of 1000 bytes"),
+        (
+            Progress("downloading", 430, 1000, 190.0),
+            "downloading 43 % of 1000 bytes, 190 bytes/s, 3 s left",
+        ),
+    ],
+)
+def test_a_download_says_how_long_it_will_take(progress: Progress, text: str) -> None:
+    assert phrase({"event": "progress", "model": "m", **progress.plain()}, 1.0) == text
 
 
 def test_bytes_of_an_environment_are_those_of_its_download() -> None:

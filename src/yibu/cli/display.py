@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from yibu.cli import output
+from yibu.cli.progress import describe
 from yibu.cli.words import word
 from yibu.messages import joined, tr
 
@@ -35,9 +36,9 @@ def choose() -> PlainLines | LiveLines:
 
 
 def phrase(event: Event, seconds: float) -> str:
-    """What one event says of its model: ``downloading 43 % of 98.4 MB, 112.0 MB/s``."""
+    """What one event says of its model: ``downloading 43 % of 98.4 MB, 112.0 MB/s, 3 s left``."""
     if event["event"] == "progress":
-        return _progress(event)
+        return describe(event)
     if event["event"] == "note":
         return str(event["text"])
     if event["event"] == "phase":
@@ -71,19 +72,6 @@ def _seconds(seconds: float, total: float) -> str:
 def _concerns(event: Event) -> bool:
     """Whether an event is about the model as a whole: its replicas' states make up its own."""
     return event["event"] != "state" or event.get("replica") is None
-
-
-def _progress(event: Event) -> str:
-    phase = event.get("phase") or "working"
-    done, total = event.get("done_bytes") or 0, event.get("total_bytes") or 0
-    rate = event.get("bytes_per_second") or 0
-    phase = text = word(phase)
-    if total:
-        share, whole = 100 * done // total, output.size(total)
-        text = tr("{phase} {share} % of {total}", phase=phase, share=share, total=whole)
-    if rate:
-        text = tr("{text}, {rate}/s", text=text, rate=output.size(rate))
-    return text
 
 
 class PlainLines:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from yibu.cli import output
 from yibu.cli.words import word
@@ -30,7 +30,7 @@ def pulling(name: str) -> Iterator[ProgressCallback]:
         with _bar(name) as callback:
             yield callback
     else:
-        yield _lines(name, describe)
+        yield _lines(name, lambda progress: describe(progress.plain()))
 
 
 def installing(name: str) -> EnvironmentProgressCallback:
@@ -99,15 +99,14 @@ def describe_environment(progress: EnvironmentProgress) -> str:
     return tr("{text}, {seconds:.0f} s", text=text, seconds=progress.elapsed)
 
 
-def describe(progress: Progress) -> str:
-    """``downloading 43 % of 98.4 MB, 112.0 MB/s, 3 s left``."""
-    phase = word(progress.phase)
-    if not progress.total_bytes:
+def describe(progress: Mapping[str, Any]) -> str:
+    """A ``progress`` event: ``downloading 43 % of 98.4 MB, 112.0 MB/s, 3 s left``."""
+    phase, total_bytes = word(progress["phase"]), progress["total_bytes"]
+    if not total_bytes:
         return phase
-    share = 100 * progress.done_bytes // progress.total_bytes
-    total = output.size(progress.total_bytes)
+    share, total = 100 * progress["done_bytes"] // total_bytes, output.size(total_bytes)
     text = tr("{phase} {share} % of {total}", phase=phase, share=share, total=total)
-    if progress.bytes_per_second > 0 and progress.seconds_left is not None:
-        rate, left = output.size(progress.bytes_per_second), progress.seconds_left
+    if (left := progress["seconds_left"]) is not None:
+        rate = output.size(progress["bytes_per_second"])
         text = tr("{text}, {rate}/s, {left:.0f} s left", text=text, rate=rate, left=left)
     return text
