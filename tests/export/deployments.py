@@ -38,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "for others": {"host": "0.0.0.0", "port": 9000, "cors_origins": ["https://app.example"]},
     "low port": {"port": 80, "funasr_port": 10095},
+    "low ports": {"port": 80, "funasr_port": 443},
     "any port": {"port": 0},
     "IPv6": {"host": "::1"},
     "keys by reference": {"api_keys": ["${env.FIRST_KEY}", "${env.SECOND_KEY}"]},

@@ -123,6 +123,13 @@ def test_it_is_published_where_the_file_says(
     assert service(tmp_path, **gateway)["ports"] == ports
 
 
+def test_a_low_port_of_funasr_may_be_bound(tmp_path: Path) -> None:
+    assert service(tmp_path, funasr_port=443)["sysctls"] == {
+        "net.ipv4.ip_unprivileged_port_start": 0
+    }
+    assert "sysctls" not in service(tmp_path, port=443, funasr_port=10095)
+
+
 def test_it_asks_for_gpus_as_the_models_need_them(tmp_path: Path) -> None:
     def devices(*models: dict[str, Any], **options: Any) -> Any:
         found = service(tmp_path, *models, **options)

@@ -101,6 +101,7 @@ def _service(deployment: Deployment, notes: Notes) -> dict[str, Any]:
         "security_opt": ["no-new-privileges:true"],
         **why("gateway.max_connections needs two descriptors a client."),
         "ulimits": {"nofile": 65536},
+        **_sysctls(deployment, notes),
         **_gpus(deployment, notes),
         "logging": {"driver": "json-file", "options": {"max-size": "20m", "max-file": "5"}},
     }  # fmt: skip
@@ -169,6 +170,13 @@ def _volumes(deployment: Deployment) -> list[Any]:
 def _plain(text: str) -> str:
     """A path without variables: Compose puts their values into every text of its file."""
     return text.replace("$", "$$")
+
+
+def _sysctls(deployment: Deployment, notes: Notes) -> dict[str, Any]:
+    if deployment.sysctl is None:
+        return {}
+    note = notes.why("gateway.funasr_port is below 1024, and the container's user is not root.")
+    return {**note, "sysctls": {deployment.sysctl: 0}}
 
 
 def _gpus(deployment: Deployment, notes: Notes) -> dict[str, Any]:

@@ -85,6 +85,12 @@ class Deployment:
         return self.port if self.port >= _FIRST_UNPRIVILEGED else _PORT
 
     @property
+    def sysctl(self) -> str | None:
+        """What lets the container's user bind FunASR's port, which no variable moves, below 1024."""
+        low = 0 < (self.config.gateway.funasr_port or 0) < _FIRST_UNPRIVILEGED
+        return "net.ipv4.ip_unprivileged_port_start" if low else None
+
+    @property
     def has_key(self) -> bool:
         """Whether the file itself says which keys there are, by reference."""
         return bool(self.config.gateway.api_keys)

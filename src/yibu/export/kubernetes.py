@@ -211,12 +211,20 @@ class _Objects:
                 "fsGroup": USER,
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
+                **self._sysctls(notes),
             },
             **({"tolerations": [_GPU_TOLERATION]} if deployment.gpus else {}),
             **({"initContainers": [self._keys()]} if keys else {}),
             "containers": [self._container(notes)],
             "volumes": volumes,
         }
+
+    def _sysctls(self, notes: Notes) -> dict[str, Any]:
+        name = self.deployment.sysctl
+        if name is None:
+            return {}
+        note = notes.why("gateway.funasr_port is below 1024, and the container's user is not root.")
+        return {**note, "sysctls": [{"name": name, "value": "0"}]}
 
     def _keys(self) -> dict[str, Any]:
         """Secrets are mounted for a group, and yibu refuses keys that more than their owner may read."""
