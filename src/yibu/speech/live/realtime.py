@@ -108,6 +108,9 @@ class Realtime:
         if "session" not in event:
             raise _missing("session")
         settings = UPDATES[kind](self._settings, event["session"], self._names, self._recognizer)
+        before = self._settings.endpointing
+        if before is not None and settings.endpointing != before:
+            await self._session.finish()  # what began under one rule ends under it
         await self._session.configure(settings.options(self._recognizer), settings.endpointing)
         if settings.intake != self._settings.intake:
             await self._hear(None)
