@@ -17,6 +17,14 @@ from yibu.messages import tr
 # sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS, the final NUL included.
 _SOCKET_PATH_LIMIT = 100
 
+_PATHS = (
+    "YIBU_HOME", "YIBU_API_KEY_FILE", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH",
+    "MODELSCOPE_CACHE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "PIP_CONFIG_FILE", "PIP_CERT", "UV_CACHE_DIR",
+)  # fmt: skip
+"""Variables that name a file or directory, and that yibu or its programs read."""
+_LISTS = {"SSL_CERT_DIR": ":", "PIP_FIND_LINKS": " "}
+
 
 @dataclass(frozen=True, slots=True)
 class Paths:
@@ -141,6 +149,27 @@ def own_home(env: Mapping[str, str]) -> Path | None:
             hint=tr("Name one: YIBU_HOME=/some/directory yibu …"),
         )
     return expanded(filled, env).absolute() if filled else None
+
+
+def with_absolute_paths(env: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """The environment for this command and for the node, whose working directory is another one: paths
+    relative to ``directory`` are written out."""
+    found = dict(env)
+    for name in _PATHS:
+        filled_in_later = name.startswith(("YIBU_HOME", "HF_", "HUGGING")) and "$" in env.get(
+            name, ""
+        )
+        if env.get(name) and not filled_in_later:
+            found[name] = _absolute(env[name], directory)
+    for name, separator in _LISTS.items():
+        if env.get(name):
+            places = env[name].split(separator)
+            found[name] = separator.join(_absolute(place, directory) for place in places if place)
+    return found
+
+
+def _absolute(place: str, directory: Path) -> str:
+    return place if place.startswith(("/", "~")) or "://" in place else str(directory / place)
 
 
 def xdg_directory(env: Mapping[str, str], kind: str, usual: str) -> Path:

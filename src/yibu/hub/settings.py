@@ -167,8 +167,8 @@ def _path(value: str | None, env: Mapping[str, str]) -> Path | None:
 
 
 def _usual_hf_home(env: Mapping[str, str]) -> Path:
-    cache = env.get("XDG_CACHE_HOME")
-    return (expanded(cache, env) if cache else expanded("~/.cache", env)) / "huggingface"
+    cache = expanded(env.get("XDG_CACHE_HOME", ""), env)  # Hugging Face's SDK takes "~" there
+    return (cache if cache.is_absolute() else expanded("~/.cache", env)) / "huggingface"
 
 
 def _login(env: Mapping[str, str], hf_home: Path | None) -> Path | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from yibu.errors import UsageError
 from yibu.messages import tr
-from yibu.paths import Paths
+from yibu.paths import Paths, with_absolute_paths
 
 if TYPE_CHECKING:
     from yibu.config import Config
@@ -34,8 +34,9 @@ class Context:
 
     @classmethod
     def here(cls) -> Context:
-        env = dict(os.environ)
-        return cls(env=env, paths=Paths.from_env(env), directory=_working_directory(env))
+        directory = _working_directory(os.environ)
+        env = with_absolute_paths(os.environ, directory)
+        return cls(env=env, paths=Paths.from_env(env), directory=directory)
 
     def with_env(self, **changes: str) -> Context:
         """The same with other environment variables, for this command and a node it starts."""
