@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from yibu.cli import main
+from yibu.planner.types import Gpu
 
 
 def findings(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
@@ -39,6 +40,21 @@ def test_a_host_that_does_not_answer_is_named_once(
         level, said = found[subject]
         assert level == "warning"
         assert said.count(url.partition("://")[2].partition(":")[0]) == 1, said
+
+
+def test_a_gpu_that_the_environment_hides_is_said_to_be_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("YIBU_HOME", str(tmp_path))
+    monkeypatch.setenv("YIBU_OFFLINE", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    gpus = tuple(Gpu(index, "L4", 24 << 30, 24 << 30) for index in range(2))
+    monkeypatch.setattr("yibu.node.machine.hardware.gpus", lambda: gpus)
+    found = findings(capsys)
+    assert [found[f"GPU {index}"][1].rpartition("free")[2] for index in range(2)] == [
+        ", hidden by CUDA_VISIBLE_DEVICES",
+        "",
+    ]
 
 
 def test_the_port_is_the_one_that_would_be_listened_on(

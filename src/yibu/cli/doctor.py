@@ -44,7 +44,7 @@ def examine(context: Context) -> list[Finding]:
         _python,
         _uv,
         lambda: _disk(context.paths.store),
-        _machine,
+        lambda: _machine(context.env.get("CUDA_VISIBLE_DEVICES")),
         lambda: _reachability(context),
         lambda: _node(context),
         lambda: _environments(context),
@@ -88,8 +88,8 @@ def _judged(subject: str, found: str, advice: str) -> Finding:
     return Finding(subject, "warning" if advice else "ok", found, advice)
 
 
-def _machine() -> list[Finding]:
-    from yibu.node.machine.hardware import probe
+def _machine(cuda_visible_devices: str | None) -> list[Finding]:
+    from yibu.node.machine.hardware import probe, visible
 
     machine = probe()
     cores = tr("{cores} cores, {arch}", cores=machine.cores, arch=machine.arch)
@@ -105,6 +105,7 @@ def _machine() -> list[Finding]:
         found = tr("none found; models run on the processor")
         advice = tr("Check the driver with: nvidia-smi") if shutil.which("nvidia-smi") else ""
         findings.append(_judged("GPU", found, advice))
+    shown = visible(machine.gpus, cuda_visible_devices)
     for gpu in machine.gpus:
         text = tr(
             "{gpu}, {free} of {gpu_total} free",
@@ -114,6 +115,8 @@ def _machine() -> list[Finding]:
         )
         if gpu.driver:
             text = tr("{text}, driver {driver}", text=text, driver=gpu.driver)
+        if gpu not in shown:
+            text = tr("{text}, hidden by CUDA_VISIBLE_DEVICES", text=text)
         findings.append(Finding(tr("GPU {gpu_index}", gpu_index=gpu.index), "ok", text))
     return findings
 
