@@ -346,14 +346,14 @@ def test_a_message_that_a_stop_sequence_ended_says_so(
     claude: anthropic.Anthropic, stream: bool
 ) -> None:
     # One that stands in any answer: which words come depends on what a slot has read before.
-    asked: Any = {"model": "smol", "messages": HELLO, "max_tokens": 30, "stop_sequences": [" "]}
+    asked: Any = {"model": "smol", "messages": HELLO, "max_tokens": 30, "stop_sequences": ["e"]}
     asked["extra_body"] = {"temperature": 0}
     if stream:
         with claude.messages.stream(**asked) as events:
             message = events.get_final_message()
     else:
         message = claude.messages.create(**asked)
-    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", " ")
+    assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "e")
 
 
 @pytest.mark.parametrize(

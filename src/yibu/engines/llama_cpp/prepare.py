@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from yibu.engines.answers import objects
 from yibu.engines.llama_cpp import steps
 from yibu.engines.llama_cpp.schemas import express
 from yibu.engines.requests import Asked, Body, Prepare, Steps, as_object, refusal
@@ -86,12 +87,18 @@ def _whole_item(item: Any) -> Any:
     kind = item.get("type")
     if kind == "reasoning" and not item.get("content"):
         return None
-    if kind is not None or item.get("role") != "assistant":
+    if kind not in (None, "message") or item.get("role") != "assistant":
         return item
     content = item.get("content")
     if isinstance(content, str):
         content = [{"type": "output_text", "text": content}]
-    return {**item, "type": "message", "content": content}
+    return {**item, "type": "message", "content": list(map(_said, objects(content)))}
+
+
+def _said(part: Body) -> Body:
+    """A refusal as text: llama.cpp puts it into a chat that it does not read."""
+    refused = part.get("type") == "refusal"
+    return {"type": "output_text", "text": part["refusal"]} if refused else part
 
 
 def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:

@@ -32,6 +32,7 @@ _FETCHES = tr(
     "A node fetches no address for its clients, who might reach by it what only the node "
     "can. Send the picture itself: data:image/png;base64,…"
 )
+_SAID = tr("its words are sent as text")
 _IDS = tr("an id of OpenAI's, which says nothing to a model")
 
 _ECHO = tr(
@@ -54,7 +55,7 @@ _CHAT = varied(
     *_TOOL_CHOICE,
     *passed(f"{_PART}[type=input_audio].**", f"{_PART}[type=input_video].**", "modalities",
             "modalities[=text]"),
-    *done(tr("its words are sent as text"), f"{_PART}[type=refusal]", "messages[role=assistant].refusal"),
+    *done(_SAID, f"{_PART}[type=refusal]", "messages[role=assistant].refusal"),
     *refused(tr("llama.cpp reads text, pictures, audio and video. Send its text"), f"{_PART}[type=*]"),
     *refused(tr("It is 'tool_calls' that took its place. Send those"), "messages[role=assistant].function_call"),
     *refused(_TEXT_ONLY, _IMAGE, needs=IMAGES),
@@ -91,7 +92,8 @@ _ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 _RESPONSES = varied(
     responses(_TITLE),
     *_TOOL_CHOICE,
-    *passed("reasoning.effort", f"{_MESSAGE}[type=refusal].**", f"{_PICTURE}.**", "input[type=reasoning].**",
+    *done(_SAID, f"{_MESSAGE}[type=refusal]"),
+    *passed("reasoning.effort", f"{_PICTURE}.**", "input[type=reasoning].**",
             "input[type=reasoning].summary[type=summary_text].**",
             "input[type=reasoning].content[type=reasoning_text].**"),
     *ignored(_IDS, "input.id", *(f"input[type={item}].{key}" for item in _ITEMS for key in ("id", "status"))),
@@ -109,7 +111,7 @@ _RESPONSES = varied(
     *done(tr("as the chat's response_format; {schema}", schema=_SCHEMA), "text.format[type=json_schema]",
           "text.format[type=json_object]"),
     *done(_SCHEMA, "tools[type=function].parameters", "tools[type=function].strict"),
-    without=(f"{_MESSAGE}[type=refusal]", "text.format[type=json_schema].**", "text.format[type=json_object].**",
+    without=("text.format[type=json_schema].**", "text.format[type=json_object].**",
              "tool_choice[type=function].**"),
 )  # fmt: skip
 

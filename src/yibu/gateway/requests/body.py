@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from yibu.engines.requests import Steps
+from yibu.engines.answers import objects
+from yibu.engines.requests import Steps, as_object
 from yibu.errors import InvalidRequestError
 from yibu.gateway.requests.toolchoice import demands_call
 from yibu.gateway.schemas.base import Strict, validator
@@ -129,6 +130,9 @@ def _check_depth(raw: bytes, body: Body) -> None:
 def _normalize(body: Body, schema: type[Strict]) -> None:
     """Check what depends on two fields, and drop what says nothing: nulls, empties, defaults."""
     _drop_nulls(body)
+    for tool in objects(body.get("tools")):
+        _drop_nulls(tool)
+        _drop_nulls(as_object(tool.get("function")))
     if schema is ChatRequest:
         _normalize_chat(body)
     elif schema is CompletionRequest:
@@ -187,8 +191,6 @@ def _drop_nulls(fields: Body, but: str = "") -> None:
 
 def _normalize_chat(body: Body) -> None:
     _normalize_messages(body["messages"])
-    for tool in body.get("tools") or ():
-        _drop_nulls(tool.get("function", {}))
     if not body.get("tools"):
         body.pop("tools", None)
         if body.pop("tool_choice", "none") not in ("none", "auto"):
