@@ -80,6 +80,18 @@ def test_files_are_mounted_where_the_container_s_yibu_looks_for_them(home: Home)
     )
 
 
+def test_another_machine_is_told_what_it_needs(home: Home) -> None:
+    """Files that are named beside yibu.yaml, and a key where the address needs one."""
+    (home.root / "model.gguf").write_text("x")
+    home.write([SMOL | {"source": "./model.gguf"}], host="0.0.0.0")
+    done = home.yibu("export", "systemd", "--config", "/srv/ai/yibu.yaml")
+    assert f"{home.root}/model.gguf: that machine needs it at /srv/ai/model.gguf" in done.stderr
+    assert 'YIBU_API_KEYS=""' in (home.root / "systemd/yibu.env").read_text()
+    home.write([SMOL])
+    home.yibu("export", "systemd", "--force")
+    assert "YIBU_API_KEYS" not in (home.root / "systemd/yibu.env").read_text()
+
+
 def test_it_says_where_it_cannot_know_of_gpus(home: Home) -> None:
     home.write([{"name": "qwen", "source": "modelscope:Qwen/Qwen3-8B"}])
     assert "--gpus N" in home.yibu("export", "compose").stderr

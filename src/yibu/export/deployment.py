@@ -12,7 +12,7 @@ from typing import Any
 
 from yibu import __version__
 from yibu.config import Config, ModelConfig, document
-from yibu.config.keys import KEYS_VARIABLE
+from yibu.config.keys import KEYS_VARIABLE, is_loopback
 from yibu.engines import registry
 from yibu.errors import ConfigError, UsageError
 from yibu.messages import tr
@@ -57,6 +57,13 @@ class LocalPath:
     here: Path
     inside: str
     """The path by which a container comes to it."""
+
+    def beside(self, folder: Path) -> str:
+        """The path by which a machine comes to it that has yibu.yaml in ``folder``."""
+        if self.inside.startswith(f"{DATA}/"):
+            return "~" + self.inside.removeprefix(DATA)
+        below = os.path.relpath(self.inside, CONFIG_FOLDER)
+        return self.inside if below.startswith("../") else str(folder / below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,11 @@ class Deployment:
         if not self.has_key and self.key_file is None:
             wanted = (KEYS_VARIABLE, *(name for name in wanted if name != KEYS_VARIABLE))
         return wanted
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Variables to be set on a machine: a key where the gateway's own address needs one."""
+        return self.variables if is_loopback(self.config.gateway.host) else self.secrets
 
     @property
     def stop_seconds(self) -> int:

@@ -102,12 +102,10 @@ class _Objects:
         made = self._object("v1", "ConfigMap", name, data={"yibu.yaml": self.deployment.text})
         lines: list[str] = [tr("yibu.yaml as it was exported; it holds no secret.")]
         if self.deployment.local:
-            lines.append(
-                tr(
-                    "It names files that no pod has. Copy them into the models volume, write their paths there\n"
-                    "in yibu.yaml, and export again:"
-                )
-            )
+            lines.append(tr(
+                "It names files that no pod has. Copy them into the models volume, write their paths there\n"
+                "in yibu.yaml, and export again:"
+            ))  # fmt: skip
             lines += [
                 "  " + tr("{here} as {inside}", here=path.here, inside=f"{MODELS}/{path.here.name}")
                 for path in self.deployment.local
@@ -223,8 +221,8 @@ class _Objects:
         name = self.deployment.sysctl
         if name is None:
             return {}
-        note = notes.why("gateway.funasr_port is below 1024, and the container's user is not root.")
-        return {**note, "sysctls": [{"name": name, "value": "0"}]}
+        why = notes.why("gateway.funasr_port is below 1024, and the container's user is not root.")
+        return {**why, "sysctls": [{"name": name, "value": "0"}]}
 
     def _keys(self) -> dict[str, Any]:
         """Secrets are mounted for a group, and yibu refuses keys that more than their owner may read."""
@@ -232,7 +230,7 @@ class _Objects:
             "name": "keys",
             "image": self.deployment.image,
             "command": ["install", "-m", "0600", f"/secret/{_KEY_NAME}", f"{_KEY_FOLDER}/{_KEY_NAME}"],
-            "securityContext": _restricted(),
+            "securityContext": _RESTRICTED,
             "volumeMounts": [
                 {"name": "secret", "mountPath": "/secret", "readOnly": True},
                 {"name": "keys", "mountPath": _KEY_FOLDER},
@@ -274,7 +272,7 @@ class _Objects:
             **notes.why("Until the service has stopped sending requests here."),
             "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_BEFORE_STOP)]}}},
             **self._resources(notes),
-            "securityContext": _restricted(),
+            "securityContext": _RESTRICTED,
             "volumeMounts": mounts,
         }  # fmt: skip
 
@@ -285,9 +283,8 @@ class _Objects:
         if self.deployment.key_file is not None:
             found.append({"name": "YIBU_API_KEY_FILE", "value": f"{_KEY_FOLDER}/{_KEY_NAME}"})
         for name in (*self.deployment.secrets, *self._optional):
-            reference: dict[str, Any] = {"name": self._secret, "key": name}
-            if name in self._optional:
-                reference["optional"] = True
+            optional = {"optional": True} if name in self._optional else {}
+            reference = {"name": self._secret, "key": name, **optional}
             found.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
         return found
 
@@ -297,16 +294,13 @@ class _Objects:
         limits: dict[str, Any] = {k: v for k, v in requests.items() if k == "memory"}
         if self.deployment.gpus:
             limits["nvidia.com/gpu"] = self.deployment.gpus
-        resources = {
-            **({"requests": requests} if requests else {}),
-            **({"limits": limits} if limits else {}),
-        }
         if requests:
-            return {"resources": resources} if resources else {}
+            limited = {"limits": limits} if limits else {}
+            return {"resources": {"requests": requests, **limited}}
         said = tr(
             "Add what `yibu plan` says that the models need: export with --memory 16Gi --cpu 4."
         )
-        return {**notes.why(said), "resources": resources}
+        return {**notes.why(said), "resources": {"limits": limits} if limits else {}}
 
     def service(self) -> str:
         gateway = self.deployment.config.gateway
@@ -398,11 +392,8 @@ class _Objects:
 _BEFORE_STOP = 5
 """Seconds until a cluster's proxies have heard that a pod ends."""
 _GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
-
-
-def _restricted() -> dict[str, Any]:
-    return {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+_RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}

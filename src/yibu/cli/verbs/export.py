@@ -74,10 +74,16 @@ def systemd(
     )
     files = {
         f"{name}.service": File(units.unit(service)),
-        f"{name}.env": File(units.blank_environment(made.variables), 0o600),
+        f"{name}.env": File(units.blank_environment(made.asked), 0o600),
         "yibu.yaml": File(made.text, 0o600),
     }
     _write(files, folder or Path("systemd"), force)
+    for path in made.local:
+        output.say(
+            "! yibu.yaml names {here}: that machine needs it at {there}.",
+            here=path.here,
+            there=path.beside(config.parent),
+        )
     output.say(
         "Next, on that machine: install yibu for {python} and make the user {user}; yibu.yaml goes to "
         "{config}, the variables, filled in, to {environment_file}, the unit to /etc/systemd/system; "
