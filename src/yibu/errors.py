@@ -130,6 +130,10 @@ class NotRunningError(YibuError):
     """No node runs on this home."""
 
 
+class HungNodeError(YibuError):
+    """A node runs on this home, and does not answer."""
+
+
 class NotUpError(NotRunningError):
     """A node runs, and the model that was named is not up."""
 

@@ -82,6 +82,30 @@ def test_a_command_does_not_stop_the_node_that_came_after_its_own(home: Home) ->
     assert home.client.running()
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["ps,top --once,diff,apply --yes,up -d", "down,rollback,restart fake,node upgrade"],
+)
+def test_a_node_that_was_stopped_by_a_signal_is_no_node_that_is_gone(
+    words: str, home: Home
+) -> None:
+    """No command takes it for one that does not run, and begins another or ends its engines."""
+    home.write([fake()])
+    home.yibu("up", "-d")
+    node = home.ps()["node"]["pid"]
+    os.kill(node, signal.SIGSTOP)
+    try:
+        for each in words.split(","):
+            refused = home.yibu(*each.split(), code=5, timeout=60)
+            assert f"kill -CONT {node}" in refused.stderr
+        found = json.loads(home.yibu("doctor", "--json", code=None).stdout)["findings"]
+        assert [each["level"] for each in found if each["subject"] == "node"] == ["failure"]
+        assert not [each for each in found if each["subject"] in ("engines left", "port 8000")]
+    finally:
+        os.kill(node, signal.SIGCONT)
+    assert home.chat()["choices"]
+
+
 def test_a_pid_that_was_given_anew_is_not_the_node() -> None:
     me = ProcessId.of(os.getpid())
     assert me.alive()

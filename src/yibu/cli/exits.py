@@ -20,6 +20,7 @@ _TABLE: tuple[tuple[type[errors.YibuError], int], ...] = (
     (errors.DoesNotFitError, DOES_NOT_FIT),
     (errors.VerificationError, VERIFICATION_FAILED),
     (errors.NotRunningError, NOT_RUNNING),
+    (errors.HungNodeError, NOT_RUNNING),
     (errors.PullCancelledError, INTERRUPTED),
 )
 

@@ -30,7 +30,7 @@ from yibu.cli.session import bring_up, handling, shut_down, sigterm_interrupts
 from yibu.config import Config, ModelConfig
 from yibu.config.file import parse, resolve
 from yibu.config.keys import KEYS_VARIABLE, check_exposure, load_keys
-from yibu.errors import DoesNotFitError, NotRunningError, UsageError, YibuError
+from yibu.errors import DoesNotFitError, HungNodeError, NotRunningError, UsageError, YibuError
 from yibu.gateway.listening import PortTakenError, bind
 from yibu.hub.source import parse_source
 from yibu.management.context import Context, open_environments, open_resolver, open_store
@@ -283,7 +283,7 @@ class Takeover:
         try:
             yield
         except BaseException:  # an interrupt too: nothing of ours may stay beside the old server
-            with suppress(NotRunningError):  # the node may be what failed
+            with suppress(NotRunningError, HungNodeError):  # the node may be what failed
                 shut_down(self.context)
             self._say_what_is_left()
             raise

@@ -113,6 +113,17 @@ def node_lock(
         os.close(descriptor)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal (SIGSTOP, Ctrl-Z) has stopped a process, or a debugger has; unknown without /proc."""
+    return (_stat(pid) or ("", ""))[0] in ("T", "t")
+
+
+def node_of(path: Path) -> int | None:
+    """The node's process, as the lock has it; None where it does not say."""
+    line = next(iter(_lines(path)), "").strip()
+    return int(line) if line.isdigit() else None
+
+
 def holder_of(path: Path) -> ProcessId | None:
     """The process that starts the home's node again if it is killed; None when there is none."""
     words = [line.split() for line in _lines(path)[1:2]]

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from yibu.errors import NotRunningError
+from yibu.errors import HungNodeError, NotRunningError
 from yibu.messages import tr, unpack
-from yibu.node.lock import holder_of
+from yibu.node.lock import holder_of, is_stopped, node_of
 from yibu.paths import Paths
 from yibu.plain_errors import rebuild_error
 
@@ -44,7 +44,11 @@ class Client:
         self._patience = patience
 
     def running(self) -> bool:
-        """Whether a node listens on this home."""
+        """Whether a node listens on this home.
+
+        Raises:
+            HungNodeError: one does, and does not answer.
+        """
         try:
             self.call("ping")
         except NotRunningError:
@@ -58,6 +62,7 @@ class Client:
 
         Raises:
             NotRunningError: no node listens on this home.
+            HungNodeError: one does, and does not answer.
             YibuError: what the node refused or failed with, as the class that it raised.
         """
         for more_tries in (2, 1, 0):
@@ -103,6 +108,8 @@ class Client:
         with self._connect() as connection:
             connection.settimeout(timeout)
             try:
+                if self._stopped() is not None:  # to wait would tell nothing more
+                    raise TimeoutError
                 connection.sendall(json.dumps({"op": op, **fields}).encode() + b"\n")
                 with connection.makefile("rb") as lines:
                     for line in lines:
@@ -113,17 +120,32 @@ class Client:
                         if "result" in message:
                             return
             except TimeoutError:
-                raise NotRunningError(
-                    tr(
-                        "the node does not answer {op!r} within {timeout:g} s",
-                        op=op,
-                        timeout=timeout,
-                    ),
-                    hint=tr("Look at its log: {node_log}", node_log=self._paths.node_log),
-                ) from None
+                raise self._hung(op, timeout) from None
             except (ConnectionError, ValueError) as error:
                 raise _broken(op) from error
         raise _broken(op)
+
+    def _stopped(self) -> int | None:
+        """The node's process, where a signal has stopped it."""
+        pid = node_of(self._paths.node_lock)
+        return pid if pid is not None and is_stopped(pid) else None
+
+    def _hung(self, op: str, timeout: float | None) -> HungNodeError:
+        if (pid := self._stopped()) is not None:
+            return HungNodeError(
+                tr("the node was stopped by a signal and answers nothing: process {pid}", pid=pid),
+                hint=tr("Let it go on: kill -CONT {pid}", pid=pid),
+            )
+        pid, log = node_of(self._paths.node_lock), self._paths.node_log
+        return HungNodeError(
+            tr("the node does not answer {op!r} within {timeout:g} s", op=op, timeout=timeout or 0),
+            hint=tr(
+                "See its log: {node_log}. To have it started again, its engines going on: "
+                "kill -9 {pid}",
+                node_log=log,
+                pid=pid,
+            ),
+        )
 
     def _connect(self) -> socket.socket:
         """Connect; while a killed node is started again, or another takes its place, wait for it."""
