@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -26,7 +26,8 @@ LiveFormat = Literal["text", "srt", "json"]
 
 _PIECE = 32 * 1024
 """Bytes that are read and sent at once, at most."""
-_RATE = 16_000
+_RATES = (16_000, 48_000, 44_100, 32_000, 24_000, 22_050, 8_000)
+"""That live sessions take, the best first."""
 _MICROPHONE_SECONDS = 0.1
 _HEADERS = {
     b"RIFF": "audio/wav",
@@ -68,8 +69,7 @@ def transcribe_live(
 
 @contextmanager
 def _microphone(device: str | None) -> Iterator[tuple[Callable[[], bytes], int]]:
-    """What reads a tenth of a second at a time, and its sample rate: 16 kHz, or the device's own where it
-    has no other."""
+    """What reads a tenth of a second at a time, and its sample rate: 16 kHz, or another that the device has."""
     try:
         import sounddevice
     except (ImportError, OSError) as error:
@@ -85,12 +85,12 @@ def _microphone(device: str | None) -> Iterator[tuple[Callable[[], bytes], int]]
         ) from error
     chosen: str | int | None = int(device) if device and device.isdecimal() else device
     how = {"device": chosen, "channels": 1, "dtype": "int16"}
-    rate = _RATE
+    rate = _RATES[0]
     try:
-        try:
-            sounddevice.check_input_settings(samplerate=rate, **how)
-        except sounddevice.PortAudioError:
-            rate = int(sounddevice.query_devices(chosen, "input")["default_samplerate"])
+        for rate in _RATES:
+            with suppress(sounddevice.PortAudioError):
+                sounddevice.check_input_settings(samplerate=rate, **how)
+                break
         stream = sounddevice.RawInputStream(samplerate=rate, **how)
     except (sounddevice.PortAudioError, ValueError) as error:
         known = "; ".join(str(sounddevice.query_devices()).splitlines()) or tr("none")
@@ -162,16 +162,18 @@ async def _speak(
     rate: int,
     stop: asyncio.Event,
 ) -> None:
-    """Send the audio. The second commit at its end finds nothing left, and the error that says so is
-    the sign that everything before it was heard."""
+    """Send the audio, up to where it cannot be read. The second commit at its end finds nothing left, and
+    the error that says so is the sign that everything before it was heard."""
     begun = False
-    async for data in _read(source, stop):
-        if not begun:
-            await _send(socket, "session.update", session=_session(data, language, rate))
-            begun = True
-        await _send(socket, "input_audio_buffer.append", audio=base64.b64encode(data).decode())
-    await _send(socket, "input_audio_buffer.commit", event_id=_LAST)
-    await _send(socket, "input_audio_buffer.commit", event_id=_END)
+    try:
+        async for data in _read(source, stop):
+            if not begun:
+                await _send(socket, "session.update", session=_session(data, language, rate))
+                begun = True
+            await _send(socket, "input_audio_buffer.append", audio=base64.b64encode(data).decode())
+    finally:
+        await _send(socket, "input_audio_buffer.commit", event_id=_LAST)
+        await _send(socket, "input_audio_buffer.commit", event_id=_END)
 
 
 async def _read(source: Callable[[], bytes], stop: asyncio.Event) -> AsyncIterator[bytes]:
@@ -230,8 +232,7 @@ async def _listen(socket: EngineSocket, screen: _Screen, speaking: asyncio.Task[
             screen.show(kind.removeprefix(_TRANSCRIPTION), event)
             if kind.endswith((".completed", ".failed")):
                 waiting.discard(event["item_id"])
-        if speaking.done():
-            speaking.result()
+    await speaking
 
 
 def _ended(fault: dict[str, Any]) -> bool:
