@@ -89,12 +89,8 @@ def load(settings: Settings) -> Loaded:
 
 def _sensevoice(settings: Settings, layout: Layout, segmenter: Segmenter) -> Loaded:
     from yibu.speech.features import Normalizer
-    from yibu.speech.models.sensevoice import (
-        EMOTION_UNKNOWN,
-        STACK_WIDTH,
-        Encoder,
-        SenseVoiceRecognizer,
-    )
+    from yibu.speech.models.sensevoice import EMOTION_UNKNOWN, Encoder, SenseVoiceRecognizer
+    from yibu.speech.models.stacked import STACK_WIDTH
     from yibu.speech.models.vocabulary import Vocabulary
     from yibu.speech.precision import Choice
 
@@ -199,7 +195,7 @@ def _offline(
     from yibu.speech.models.onnx_paraformer import OnnxParaformer
     from yibu.speech.models.paraformer import Network, OpenVinoParaformer, ParaformerRecognizer
     from yibu.speech.models.seaco import SeacoParaformer
-    from yibu.speech.models.sensevoice import STACK_WIDTH
+    from yibu.speech.models.stacked import STACK_WIDTH
     from yibu.speech.models.vocabulary import Vocabulary
 
     vocabulary = Vocabulary.read_tokens(model_dir / "tokens.json").pieces

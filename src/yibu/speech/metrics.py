@@ -7,68 +7,53 @@ from __future__ import annotations
 
 import resource
 import sys
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-_PREFIX = "yibu_speech_"
-Labels = tuple[tuple[str, str], ...]
+from yibu import prometheus
+from yibu.prometheus import Labels
 
 
 class Counter:
     """A total that only grows, by label set."""
 
-    kind = "counter"
-
     def __init__(self, name: str, explanation: str) -> None:
-        self.name, self.explanation = _PREFIX + name, explanation
-        self._values: dict[Labels, float] = defaultdict(float)
+        self._head = prometheus.head(f"speech_{name}", explanation, "counter")
+        self._name = f"speech_{name}"
+        self._values: dict[tuple[Labels, Labels], float] = defaultdict(float)
+        """By the names and the values of labels."""
 
     def add(self, amount: float = 1.0, **labels: str) -> None:
-        self._values[tuple(sorted(labels.items()))] += amount
-
-    def value(self, **labels: str) -> float:
-        return self._values[tuple(sorted(labels.items()))]
+        self._values[tuple(labels), tuple(labels.values())] += amount
 
     def lines(self) -> list[str]:
-        values = self._values or {(): 0.0}
-        return [f"{self.name}{_braces(labels)} {value:.10g}" for labels, value in values.items()]
+        values = self._values or {((), ()): 0.0}
+        rows = (prometheus.sample(self._name, *labels, value) for labels, value in values.items())
+        return [*self._head, *rows]
 
 
 class Gauge:
     """A value that is asked for when the page is read."""
 
-    kind = "gauge"
-
     def __init__(self, name: str, explanation: str, read: Callable[[], float]) -> None:
-        self.name, self.explanation, self._read = _PREFIX + name, explanation, read
+        self._name, self._read = f"speech_{name}", read
+        self._explanation = explanation.removesuffix(".")
 
     def lines(self) -> list[str]:
-        return [f"{self.name} {self._read():.10g}"]
+        rows = [((), self._read())]
+        return prometheus.family(self._name, self._explanation, "gauge", (), rows)
 
 
-class Histogram:
+class Histogram(prometheus.Histogram):
     """Observations counted into buckets by their upper bounds."""
 
-    kind = "histogram"
-
     def __init__(self, name: str, explanation: str, bounds: tuple[float, ...]) -> None:
-        self.name, self.explanation, self._bounds = _PREFIX + name, explanation, bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        super().__init__(bounds)
+        self._name, self._explanation = f"speech_{name}", explanation
 
     def lines(self) -> list[str]:
-        lines, total = [], 0
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
-            total += count
-            label = "+Inf" if bound == float("inf") else f"{bound:g}"
-            lines.append(f'{self.name}_bucket{{le="{label}"}} {total}')
-        return [*lines, f"{self.name}_sum {self._sum:.10g}", f"{self.name}_count {total}"]
+        return [*prometheus.histograms(self._name, self._explanation, (), {(): self})]
 
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
@@ -78,37 +63,37 @@ class Metrics:
     """Every figure of the engine, by attribute."""
 
     def __init__(self) -> None:
-        self.audio_in = Counter("audio_seconds_in_total", "Seconds of audio decoded.")
-        self.audio_out = Counter("audio_seconds_out_total", "Seconds of speech recognized.")
-        self.requests = Counter("requests_total", "Requests answered, by route and HTTP status.")
-        self.disconnects = Counter("disconnects_total", "Clients that left before their answer.")
-        self.rejected = Counter("rejected_total", "Requests refused with 429.")
-        self.model_failures = Counter("model_failures_total", "Segments the model failed on.")
-        self.model_seconds = Counter("model_seconds_total", "Seconds the model computed.")
+        self.audio_in = Counter("audio_seconds_in_total", "Seconds of audio decoded")
+        self.audio_out = Counter("audio_seconds_out_total", "Seconds of speech recognized")
+        self.requests = Counter("requests_total", "Requests answered, by route and HTTP status")
+        self.disconnects = Counter("disconnects_total", "Clients that left before their answer")
+        self.rejected = Counter("rejected_total", "Requests refused with 429")
+        self.model_failures = Counter("model_failures_total", "Segments the model failed on")
+        self.model_seconds = Counter("model_seconds_total", "Seconds the model computed")
         self.batch_size = Histogram(
-            "batch_size", "Segments in a batch.", (1, 2, 4, 8, 16, 32, 64, 128)
+            "batch_size", "Segments in a batch", (1, 2, 4, 8, 16, 32, 64, 128)
         )
         self.batch_seconds = Histogram(
-            "batch_audio_seconds", "Audio in a batch.", (2, 5, 10, 30, 60, 120, 240, 480)
+            "batch_audio_seconds", "Audio in a batch", (2, 5, 10, 30, 60, 120, 240, 480)
         )
         self.real_time_factor = Histogram(
             "real_time_factor",
-            "Seconds from upload to answer per second of audio.",
+            "Seconds from upload to answer per second of audio",
             (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
         )
         self.first_segment = Histogram(
-            "time_to_first_segment_seconds", "From upload to the first text.", _SECONDS
+            "time_to_first_segment_seconds", "From upload to the first text", _SECONDS
         )
         self.request_time = Histogram(
-            "request_seconds", "From the request's head to the end of its answer.", _SECONDS
+            "request_seconds", "From the request's head to the end of its answer", _SECONDS
         )
-        self.live_seconds = Counter("live_audio_seconds_total", "Seconds of live audio heard.")
-        self.partials = Counter("live_partials_total", "Partial texts of live speech.")
+        self.live_seconds = Counter("live_audio_seconds_total", "Seconds of live audio heard")
+        self.partials = Counter("live_partials_total", "Partial texts of live speech")
         self.final_delay = Histogram(
-            "live_final_seconds", "From the end of live speech, as noticed, to its text.", _SECONDS
+            "live_final_seconds", "From the end of live speech, as noticed, to its text", _SECONDS
         )
         self._gauges: list[Gauge] = [
-            Gauge("resident_bytes", "Resident memory of this process.", resident_bytes)
+            Gauge("resident_bytes", "Resident memory of this process", resident_bytes)
         ]
 
     def gauge(self, name: str, explanation: str, read: Callable[[], float]) -> None:
@@ -117,12 +102,7 @@ class Metrics:
 
     def render(self) -> str:
         fixed = [value for value in vars(self).values() if isinstance(value, Counter | Histogram)]
-        lines: list[str] = []
-        for metric in (*fixed, *self._gauges):
-            lines.append(f"# HELP {metric.name} {metric.explanation}")
-            lines.append(f"# TYPE {metric.name} {metric.kind}")
-            lines.extend(metric.lines())
-        return "\n".join(lines) + "\n"
+        return "\n".join(line for each in (*fixed, *self._gauges) for line in each.lines()) + "\n"
 
 
 def resident_bytes() -> float:
@@ -133,9 +113,3 @@ def resident_bytes() -> float:
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return float(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def _braces(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{value}"' for name, value in labels) + "}"

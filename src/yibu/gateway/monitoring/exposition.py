@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from yibu.prometheus import escape
+
 MAX_LINES = 50_000
 """Of one program's exposition; vLLM's has about a thousand."""
 
@@ -183,8 +185,3 @@ def read_samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
 
 def _unescape(quoted: str) -> str:
     return re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], quoted[1:-1])
-
-
-def escape(value: str) -> str:
-    """A label's value as it stands between its quotes."""
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
-from yibu.gateway.monitoring.metrics import family
+from yibu.prometheus import family
 from yibu.routing import Backend, Failure, ReplicaStatus, Route, State
 
 _STATES: tuple[State, ...] = get_args(State)

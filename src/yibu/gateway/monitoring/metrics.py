@@ -1,39 +1,15 @@
-"""Counters and histograms in Prometheus' text format, cheap enough for every request.
-
-Names and labels follow https://prometheus.io/docs/practices/naming/. One event loop writes them:
-there is no lock.
-"""
+"""What the gateway counts, cheaply enough for every request."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from yibu.gateway.monitoring.exposition import escape
-
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from yibu.prometheus import Histogram, Labels, family, head, histograms, sample
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 """Seconds."""
-
-Labels = tuple[str, ...]
-
-
-class Histogram:
-    """Counts of observations by upper bound, with their sum."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
 
 
 @dataclass(slots=True)
@@ -78,9 +54,9 @@ class Metrics:
             *_counted("response_bytes_total", "Bytes of answers", model, self.sent),
             *_counted("upstream_errors_total", errors, (*model, "kind"), self.upstream_errors),
             *_counted("upstream_retries_total", retries, model, self.retries),
-            *_histograms("request_seconds", "Time to the last byte", path, self.duration),
-            *_histograms("first_byte_seconds", "Time to the first byte", path, self.first_byte),
-            *_histograms("queue_wait_seconds", waits, model, self.waits),
+            *histograms("request_seconds", "Time to the last byte", path, self.duration),
+            *histograms("first_byte_seconds", "Time to the first byte", path, self.first_byte),
+            *histograms("queue_wait_seconds", waits, model, self.waits),
             *head("requests_in_flight", "HTTP requests in flight", "gauge"),
             f"yibu_requests_in_flight {self.in_flight}",
             *extra,
@@ -105,39 +81,5 @@ class Metrics:
         return lines
 
 
-def sample(name: str, names: Sequence[str], values: Labels, number: float) -> str:
-    """One line; ``name`` is without the prefix, ``names`` and ``values`` are its labels."""
-    labels = ",".join(
-        f'{label}="{escape(value)}"' for label, value in zip(names, values, strict=True)
-    )
-    return f"yibu_{name}{{{labels}}} {number!r}"
-
-
-def head(name: str, text: str, kind: str) -> list[str]:
-    """What stands above a family's samples; ``kind`` is counter, gauge or histogram."""
-    return [f"# HELP yibu_{name} {text}.", f"# TYPE yibu_{name} {kind}"]
-
-
-def family(
-    name: str, text: str, kind: str, names: Sequence[str], rows: Iterable[tuple[Labels, float]]
-) -> list[str]:
-    """A family's head and its samples: the values of ``names``, and a number."""
-    return [*head(name, text, kind), *(sample(name, names, *row) for row in rows)]
-
-
 def _counted(name: str, text: str, names: Labels, counter: Counter[Labels]) -> list[str]:
     return family(name, text, "counter", names, sorted(counter.items()))
-
-
-def _histograms(
-    name: str, text: str, names: Labels, store: Mapping[Labels, Histogram]
-) -> Iterator[str]:
-    yield from head(name, text, "histogram")
-    for values, histogram in sorted(store.items()):
-        running = 0
-        bounds = [f"{bound:g}" for bound in histogram.bounds] + ["+Inf"]
-        for bound, count in zip(bounds, histogram.counts, strict=True):
-            running += count
-            yield sample(f"{name}_bucket", (*names, "le"), (*values, bound), running)
-        yield sample(f"{name}_sum", names, values, histogram.total)
-        yield sample(f"{name}_count", names, values, running)

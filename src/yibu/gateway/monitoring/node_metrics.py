@@ -8,9 +8,9 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any
 
-from yibu.gateway.monitoring.metrics import family
 from yibu.planner.ledger import Reservation
 from yibu.planner.types import Gpu
+from yibu.prometheus import family
 from yibu.routing import Backend
 
 Model = Mapping[str, Any]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from yibu.gateway.monitoring.exposition import Merger, TooLongError
-from yibu.gateway.monitoring.metrics import head, sample
+from yibu.prometheus import head, sample
 from yibu.routing import Backend, ReplicaStatus
 from yibu.upstream.ask import ask
 from yibu.upstream.connection import UpstreamError

@@ -31,7 +31,6 @@ from yibu.gateway.envelope import (
     error_headers,
 )
 from yibu.gateway.limits import Models, visible
-from yibu.gateway.monitoring.metrics import CONTENT_TYPE
 from yibu.gateway.ollama.inventory import add_inventory
 from yibu.gateway.operations import dialect_of, right_path, unknown_model
 from yibu.gateway.schemas.answers import (
@@ -46,6 +45,7 @@ from yibu.gateway.surface.openapi import DESCRIPTION, document
 from yibu.gateway.surface.tokenizer import add_tokenizer_info
 from yibu.gateway.surface.usage import add_usage
 from yibu.messages import accepted, tr
+from yibu.prometheus import CONTENT_TYPE
 from yibu.routing import Backend, Route
 
 if TYPE_CHECKING:

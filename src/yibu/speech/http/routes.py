@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from yibu.errors import UnknownModelError
 from yibu.messages import tr
+from yibu.prometheus import CONTENT_TYPE
 from yibu.speech.answers.formats import (
     CONTENT_TYPES,
     Transcript,
@@ -30,8 +31,6 @@ from yibu.speech.http.params import Parameters
 from yibu.speech.http.upload import Upload, read_form
 from yibu.speech.live.routes import live_routes
 from yibu.speech.types import Recognized
-
-_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def routes(engine: Engine) -> list[BaseRoute]:
@@ -116,7 +115,7 @@ class _Handlers:
         return JSONAnswer({"status": "ok"})
 
     async def metrics(self, _: Request) -> Response:
-        return Response(self._engine.metrics.render(), media_type=_PROMETHEUS)
+        return Response(self._engine.metrics.render(), media_type=CONTENT_TYPE)
 
     def _model_object(self) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ from yibu.speech.models import cif
 from yibu.speech.models.compiled import Array
 from yibu.speech.models.onnx_encoder import check_inputs, graph_file, runtime_session
 from yibu.speech.models.paraformer import BLANK, END, START, Decoded, Hotwords
-from yibu.speech.models.sensevoice import STACK_WIDTH
+from yibu.speech.models.stacked import STACK_WIDTH
 from yibu.speech.types import Features
 
 _UPSAMPLED = 3

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from yibu.speech.checkpoints.config import of_one_model, read_config
 from yibu.speech.checkpoints.pytorch import Checkpoint, Weights, read_checkpoint
-from yibu.speech.features import Normalizer, fbank, stack_frames
+from yibu.speech.features import Normalizer
 from yibu.speech.models import cif
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input, in_groups
@@ -33,7 +33,7 @@ from yibu.speech.models.paraformer_graph import (
 )
 from yibu.speech.models.paraformer_text import join, text_of, words_of
 from yibu.speech.models.sanm_shape import EncoderShape
-from yibu.speech.models.sensevoice import STACK_STEP, STACK_WIDTH
+from yibu.speech.models.stacked import StackedRecognizer
 from yibu.speech.types import Features, Options, Recognized, Segment, Word
 
 BLANK, START, END = 0, 1, 2
@@ -217,12 +217,10 @@ class OpenVinoParaformer:
         return scaled
 
 
-class ParaformerRecognizer:
-    """See ``Recognizer`` in ``types.py``."""
+class ParaformerRecognizer(StackedRecognizer[Decoded]):
+    """Texts without punctuation."""
 
     languages = LANGUAGES
-    tasks = frozenset({"transcribe"})
-    tells_times = True
 
     def __init__(
         self,
@@ -232,42 +230,25 @@ class ParaformerRecognizer:
         vocabulary: Sequence[str],
         hotwords: Tokens,
     ) -> None:
-        self.name = name
-        self.precision = network.precision
+        super().__init__(name, network.precision, normalizer)
         self._network = network
-        self._normalizer = normalizer
         self._vocabulary = vocabulary
         self._hotwords = hotwords
         self.takes_hotwords = network.takes_hotwords
 
-    def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
-    ) -> list[Recognized]:
-        """One answer a segment, in order."""
-        stacked = [self._stacked(segment) for segment in segments]
-        audible = [n for n, features in enumerate(stacked) if len(features)]
-        answers = [Recognized("", segment.start, segment.end) for segment in segments]
-        if not audible:
-            return answers
-        decoded = self._network.decode(
-            [stacked[n] for n in audible],
-            [tuple(map(self._hotwords.of, options[n].hotwords)) for n in audible],
-            times=any(options[n].words for n in audible),
+    def _found(self, features: Sequence[Features], options: Sequence[Options]) -> list[Decoded]:
+        return self._network.decode(
+            features,
+            [tuple(map(self._hotwords.of, each.hotwords)) for each in options],
+            times=any(each.words for each in options),
         )
-        for n, found in zip(audible, decoded, strict=True):
-            answers[n] = self._answer(segments[n], options[n], found)
-        return answers
 
-    def _stacked(self, segment: Segment) -> Features:
-        features = segment.features if segment.features is not None else fbank(segment.samples)
-        return self._normalizer(stack_frames(features, STACK_WIDTH, STACK_STEP))
-
-    def _answer(self, segment: Segment, options: Options, decoded: Decoded) -> Recognized:
-        tokens = [self._vocabulary[n] for n in decoded.tokens]
+    def _answer(self, segment: Segment, options: Options, found: Decoded) -> Recognized:
+        tokens = [self._vocabulary[n] for n in found.tokens]
         times: Sequence[tuple[int, int]] = ()
         if options.words:
             times = cif.milliseconds(
-                cif.token_times(decoded.alphas, decoded.peaks, len(tokens), decoded.part_seconds)
+                cif.token_times(found.alphas, found.peaks, len(tokens), found.part_seconds)
             )
         pieces = join(tokens, times)
         words = words_of(pieces)
@@ -287,7 +268,7 @@ class ParaformerRecognizer:
                 if word.time is not None
             ),
             raw=" ".join(word.text for word in words),
-            tokens=decoded.tokens,
+            tokens=found.tokens,
         )
 
 

@@ -32,7 +32,7 @@ from yibu.speech.models.online_graph import chunk_decoder, chunk_encoder
 from yibu.speech.models.paraformer import BLANK, END, LANGUAGES, START, Shapes, language_of
 from yibu.speech.models.paraformer_graph import predictor_graph
 from yibu.speech.models.paraformer_text import join, text_of, words_of
-from yibu.speech.models.sensevoice import STACK_STEP, STACK_WIDTH
+from yibu.speech.models.stacked import STACK_STEP, STACK_WIDTH
 from yibu.speech.models.vocabulary import Vocabulary
 from yibu.speech.types import Chunking, Features, Options, Recognized, Samples, Segment
 

@@ -14,13 +14,13 @@ from yibu.errors import InvalidRequestError
 from yibu.messages import tr
 from yibu.speech.checkpoints.config import read_config
 from yibu.speech.checkpoints.pytorch import Weights
-from yibu.speech.features import Normalizer, fbank, stack_frames
+from yibu.speech.features import Normalizer
 from yibu.speech.models import ctc, richtext
 from yibu.speech.models.sanm_shape import EncoderShape
+from yibu.speech.models.stacked import StackedRecognizer
 from yibu.speech.models.vocabulary import Vocabulary
 from yibu.speech.types import Features, Options, Recognized, Segment, Word
 
-STACK_WIDTH, STACK_STEP = 7, 6
 EMOTION_UNKNOWN = 25009
 """The class that FunASR's ``ban_emo_unk`` bans: the tag <|EMO_UNKNOWN|>."""
 _TAGS = 4
@@ -61,45 +61,27 @@ class Encoder(Protocol):
         ...
 
 
-class SenseVoiceRecognizer:
-    """See ``Recognizer`` in ``types.py``."""
+class SenseVoiceRecognizer(StackedRecognizer[npt.NDArray[np.int64]]):
+    """Raises ``InvalidRequestError`` for a language that the model does not know."""
 
     languages = frozenset(_LANGUAGES)
-    tasks = frozenset({"transcribe"})
     takes_hotwords = False
-    tells_times = True
 
     def __init__(
         self, name: str, encoder: Encoder, normalizer: Normalizer, vocabulary: Vocabulary
     ) -> None:
-        self.name = name
-        self.precision = encoder.precision
+        super().__init__(name, encoder.precision, normalizer)
         self._encoder = encoder
-        self._normalizer = normalizer
         self._vocabulary = vocabulary
 
-    def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
-    ) -> list[Recognized]:
-        """One answer a segment, in order. Raises ``InvalidRequestError`` for a language that
-        the model does not know."""
-        stacked = [self._stacked(segment) for segment in segments]
-        audible = [n for n, features in enumerate(stacked) if len(features)]
-        answers = [Recognized("", segment.start, segment.end) for segment in segments]
-        if not audible:
-            return answers
-        best = self._encoder.encode(
-            [stacked[n] for n in audible],
-            [self._language(options[n]) for n in audible],
-            [_WITH_ITN if options[n].use_itn else _WITHOUT_ITN for n in audible],
+    def _found(
+        self, features: Sequence[Features], options: Sequence[Options]
+    ) -> list[npt.NDArray[np.int64]]:
+        return self._encoder.encode(
+            features,
+            [self._language(each) for each in options],
+            [_WITH_ITN if each.use_itn else _WITHOUT_ITN for each in options],
         )
-        for n, classes in zip(audible, best, strict=True):
-            answers[n] = self._answer(segments[n], options[n], classes)
-        return answers
-
-    def _stacked(self, segment: Segment) -> Features:
-        features = segment.features if segment.features is not None else fbank(segment.samples)
-        return self._normalizer(stack_frames(features, STACK_WIDTH, STACK_STEP))
 
     def _language(self, options: Options) -> int:
         if options.language not in _LANGUAGES:
@@ -115,14 +97,14 @@ class SenseVoiceRecognizer:
         return _LANGUAGES[options.language]
 
     def _answer(
-        self, segment: Segment, options: Options, classes: npt.NDArray[np.int64]
+        self, segment: Segment, options: Options, found: npt.NDArray[np.int64]
     ) -> Recognized:
-        tokens = [emission.token for emission in ctc.greedy(classes)]
+        tokens = [emission.token for emission in ctc.greedy(found)]
         raw = self._vocabulary.decode(tokens)
         words: tuple[Word, ...] = ()
         if options.words:
             words = ctc.words(
-                ctc.greedy(classes[_TAGS:]),
+                ctc.greedy(found[_TAGS:]),
                 self._vocabulary,
                 origin=segment.start,
                 duration=segment.duration,
