@@ -235,3 +235,18 @@ def test_what_somebody_else_deleted_can_be_removed(
     assert machine.store.remove(source).freed_bytes <= len(WEIGHTS) + 6000
     assert machine.store.list() == []
     assert whole(str(machine.store.pull(source).path)) == WEIGHTS
+
+
+def test_a_file_of_two_models_is_verified_for_both_when_one_is_updated(
+    machine: Machine, source: Source
+) -> None:
+    """ModelScope's cache has one place for a branch's file, whatever its commit."""
+    one = replace(source, file="config.json")
+    for each in (source, one):
+        machine.store.pull(each)
+    machine.hub.repos[REPO]["config.json"] = b'{"model_type": "newer"}'
+    machine.store.pull(source)
+    assert [result.problems for result in machine.store.verify()] == [(), ()]
+    assert machine.store.find(one) is not None
+    machine.store.pull(one)
+    assert [result.problems for result in machine.store.verify()] == [(), ()]

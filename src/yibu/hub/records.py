@@ -123,6 +123,15 @@ class Records:
         text = json.dumps(data, indent=1, ensure_ascii=False)
         write_whole(self.path(record.source), text + "\n")
 
+    def share(self, fresh: Record) -> None:
+        """Have records that name the same files say the same of them: one of a single file, say, whose
+        repository was just updated."""
+        now_known = {fresh.root / file.path: file for file in fresh.files}
+        for other in self:
+            files = tuple(now_known.get(other.root / file.path, file) for file in other.files)
+            if files != other.files and other.source != fresh.source:
+                self.write(replace(other, files=files))
+
     def add_link(self, record: Record, link: Path) -> Record:
         if link not in record.links:
             record = replace(record, links=(*record.links, link))

@@ -197,14 +197,11 @@ class _Pull:
         fresh = self._record(record)
         if record is not None and record.root != fresh.root and record.commit != fresh.commit:
             supersede(record, self._context.records)
-            self.notes = (
-                tr(
-                    "{source}: its earlier version {commit} stays on this disk until: yibu gc",
-                    source=self._source,
-                    commit=record.commit[:8],
-                ),
-            )
+            note = tr("{source}: its earlier version {commit} stays on this disk until: yibu gc",
+                      source=self._source, commit=record.commit[:8])  # fmt: skip
+            self.notes = (note,)
         self._context.records.write(fresh)
+        self._context.records.share(fresh)
         if missing:
             self._note_unfinished(())
         if record is not None and record.root == fresh.root:
