@@ -152,6 +152,42 @@ def test_what_cannot_be_found_is_said(view: View) -> None:
     expect(page.get_by_role("alert")).to_contain_text("/no/such/model.gguf")
 
 
+LARGE = {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 16384, "intermediate_size": 53248,
+    "num_hidden_layers": 126, "num_attention_heads": 128, "num_key_value_heads": 8, "head_dim": 128,
+    "vocab_size": 151936, "max_position_embeddings": 40960, "torch_dtype": "bfloat16",
+}  # fmt: skip
+"""About 400 billion parameters."""
+
+
+def test_an_old_start_script_of_a_model_that_does_not_fit(
+    look: Look, operated: Home, tmp_path: Path
+) -> None:
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large/config.json").write_text(json.dumps(LARGE))
+    view = look(operated.url(), locale="zh-CN")
+    page = view.open("deploy").page
+    page.get_by_role("button", name="启动脚本").click()
+    page.get_by_label("启动脚本或命令行").fill(
+        f"export HF_TOKEN=hf_not_to_be_shown\nnohup vllm serve {tmp_path}/large --port $PORT "
+        "--api-key sk-not-to-be-shown --max-model-len 8192 > vllm.log 2>&1 &"
+    )
+    page.get_by_label("启动时的环境变量").fill("PORT=8001")
+    page.get_by_role("button", name="生成部署计划").click()
+    verdict = page.get_by_role("alert")
+    expect(verdict).to_contain_text("资源不足，无法部署 large")
+    expect(verdict).to_contain_text("可行的方案：")
+    expect(page.get_by_text("脚本中含有敏感信息，已略去：HF_TOKEN")).to_be_visible()
+    plan = page.get_by_role("region", name="large 的部署计划")
+    rows = plan.locator(".arithmetic > div").all_inner_texts()
+    assert not [row for row in rows if row.startswith(("原因", "可尝试", "结论", "说明"))], rows
+    expect(page.locator(".diff .plus", has_text="8192").first).to_be_visible()
+    assert "not-to-be" not in page.locator("main").inner_text()
+    assert "hf_not" not in page.locator("main").inner_text()
+    view.accessible()
+    expect(page.get_by_role("button", name="仍然部署")).to_be_enabled()
+
+
 def test_a_start_script_that_starts_nothing_is_said(view: View) -> None:
     view.expected = ("422",)
     page = view.open("deploy").page

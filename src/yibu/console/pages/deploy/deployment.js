@@ -23,7 +23,7 @@ export function Deployment({ job, names, onAnother }) {
         ${model.progress && model.state !== "ready" && html`<${Progress} progress=${model.progress} />`}
         ${model.cause && html`<${Notice} kind="bad"><strong>${model.cause}</strong>${model.hint}<//>`}
       </div>`)}
-      ${latest.error && html`<${Notice} kind="bad"><strong>${latest.error.message}</strong>${latest.error.hint}<//>`}
+      ${latest.error && !models.some((model) => model.cause === latest.error.message) && html`<${Notice} kind="bad"><strong>${latest.error.message}</strong>${latest.error.hint}<//>`}
       ${ready && html`<${Notice} kind="ok">${t("Ready: it answers.")}<//>`}
       <div class="row wrap">
         <button type="button" class="button" onClick=${onAnother}>${t("Deploy another model")}</button>
