@@ -35,7 +35,7 @@ function Plots({ data, names }) {
   const ofModels = (field) => names.map((name) => ({ label: name, values: data.models[name][field] }));
   const ofGpus = (suffix) => Object.keys(data.node).filter((key) => key.startsWith("gpu") && key.endsWith(suffix))
     .map((key) => ({ label: t("GPU {index}", { index: Number(/^gpu(\d+)_/.exec(key)[1]) }), values: data.node[key] }));
-  const count = (value) => number(value, 2);
+  const count = (value) => number(value, 3);
   const plots = [
     [t("Requests a second"), ofModels("requests_per_second"), count],
     [t("Output tokens a second"), ofModels("output_tokens_per_second"), compact],
