@@ -309,6 +309,26 @@ async def test_a_path_that_the_engine_has_not(
             assert f"{engine}, does not serve /v1/rerank" in answer["error"]["message"]
 
 
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm"])
+@pytest.mark.parametrize("wanted", [None, False, True])
+async def test_results_with_their_documents_or_without(
+    serve: Serve, backend: FakeBackend, engine: str, wanted: bool | None
+) -> None:
+    """llama.cpp never tells them and vLLM always does, whatever is asked."""
+    documents = ["a", {"text": "b", "id": 7}]
+    own = {"document": {"text": "b", "multi_modal": None}} if engine == "vllm" else {}
+    says = {"results": [{"index": 1, "relevance_score": 0.5, **own}], "usage": {"total_tokens": 3}}
+    async with Upstream(answering(says)) as up:
+        backend.add("m", up, capabilities=ALL, engine=engine)
+        async with serve() as gateway:
+            body = {"model": "m", "query": "a", "documents": documents, "return_documents": wanted}
+            status, answer = await gateway.post("/v1/rerank", body)
+            assert status == 200
+            told = own.get("document") if wanted is None else documents[1] if wanted else None
+            assert answer["results"][0].get("document") == told
+            assert up.received[0].json["documents"] == documents
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [

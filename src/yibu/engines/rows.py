@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from yibu.engines.requests import Asked, Body, Rule, done, ignored, passed, refusal, refused
+from yibu.engines.requests import (
+    Asked,
+    Body,
+    Call,
+    Rule,
+    Steps,
+    done,
+    ignored,
+    passed,
+    refusal,
+    refused,
+)
 from yibu.engines.tool_choice import choose_tools
 from yibu.messages import tr
 
@@ -52,7 +64,11 @@ EMBEDDINGS = (
     *passed("input", "encoding_format", "dimensions"),
     *ignored(tr("says who asks"), "user"),
 )
-RERANK = (*done(MODEL, "model"), *passed("query", "documents", "top_n"))
+RERANK = (
+    *done(MODEL, "model"),
+    *passed("query", "documents", "top_n"),
+    *done(tr("each result with its document, or none with it"), "return_documents"),
+)
 TOKENS = {
     "/tokenize": (
         *done(MODEL, "model"),
@@ -238,3 +254,22 @@ def prepare_best_of(body: Body, asked: Asked) -> None:
         raise refusal(
             "best_of", tr("Ask for 'n' answers and 'logprobs', and choose among them"), asked
         )
+
+
+def prepare_rerank(body: Body, asked: Asked) -> Callable[[], Steps] | None:  # noqa: ARG001
+    wanted = body.pop("return_documents", None)
+    return None if wanted is None else partial(_rerank, body, wanted=wanted)
+
+
+def _rerank(body: Body, *, wanted: bool) -> Steps:
+    """Results with the documents that were sent, as Jina and Cohere write them, or without any."""
+    answer = yield Call("/v1/rerank", body)
+    for result in answer["results"]:
+        result.pop("document", None)
+        if wanted:
+            sent = body["documents"][result["index"]]
+            result["document"] = {"text": sent} if isinstance(sent, str) else sent
+    return answer
+
+
+PREPARE_RERANK = (frozenset({"return_documents"}), prepare_rerank)

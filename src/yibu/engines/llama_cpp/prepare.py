@@ -14,7 +14,7 @@ from yibu.engines.answers import objects
 from yibu.engines.llama_cpp import steps
 from yibu.engines.llama_cpp.schemas import express
 from yibu.engines.requests import Asked, Body, Prepare, Steps, as_object, refusal
-from yibu.engines.rows import prepare_best_of
+from yibu.engines.rows import PREPARE_RERANK, prepare_best_of
 from yibu.engines.tool_choice import choose_tools
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
@@ -259,6 +259,7 @@ PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
         prepare_completion,
     ),
     "/v1/embeddings": (frozenset({"input", "dimensions"}), prepare_embeddings),
+    "/v1/rerank": PREPARE_RERANK,
     "/tokenize": (frozenset({"messages"}), prepare_tokenize),
     "/detokenize": (frozenset({"tokens"}), check_tokens),
 }

@@ -21,6 +21,7 @@ from yibu.engines.rows import (
     EMBEDDINGS,
     HOSTED,
     MODEL,
+    PREPARE_RERANK,
     RERANK,
     STATE,
     TOKENS,
@@ -102,6 +103,7 @@ _PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
     "/v1/completions": (frozenset({"best_of"}), prepare_best_of),
     "/v1/responses": (frozenset({"tool_choice", "text"}), _prepare_responses),
     "/v1/messages": (frozenset({"tool_choice"}), prepare_tools),
+    "/v1/rerank": PREPARE_RERANK,
 }
 
 VLLM_REQUESTS = RequestTable(

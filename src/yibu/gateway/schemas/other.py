@@ -340,6 +340,7 @@ class RerankRequest(Strict):
     query: Said | JsonObject
     documents: Annotated[list[str | JsonObject], Field(min_length=1)]
     top_n: Count | None = None
+    return_documents: bool | None = None
 
 
 class TokenizeRequest(Strict):
