@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.gateway.conftest import SPEECH, FakeBackend, chat
@@ -172,6 +172,7 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection
 
 
 @given(events=st.lists(EVENTS, max_size=8))
+@example(events=[b'data: {"error": {"message": "no"}}\n\n'])
 def test_any_stream_of_an_engine_is_whole_or_an_error(fuzzed: Fuzzed, events: list[bytes]) -> None:
     fuzzed.behave(sending(STREAM_HEAD, *events, close=True))
     status, body = fuzzed.post("/v1/chat/completions", json.dumps(chat(stream=True)).encode())

@@ -300,7 +300,7 @@ class ChunkNormalizer:
         return last + make_event(orjson.dumps(usage)) + DONE
 
     def _fail(self, data: bytes) -> bytes:
-        self.error = self._translate(500, data[max(0, data.find(b"{")) :])
+        self.error = self._translate(502, data[max(0, data.find(b"{")) :])
         return b""
 
 

@@ -126,7 +126,7 @@ class EventNormalizer:
         event = _parse(data)
         type_ = name or str(event.get("type", "")).encode()
         if type_ == b"error" or event.get("type") == "error" or (not type_ and says_failure(event)):
-            self.error = self._translate(500, data)
+            self.error = self._translate(502, data)
             return b""
         try:
             return self._relayed(type_, event, data)
