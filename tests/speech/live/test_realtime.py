@@ -327,7 +327,7 @@ async def test_a_key_is_asked_for(
         assert socket.subprotocol == "realtime"
         await RealtimeClient(socket).until("session.created")
         assert await status(additional_headers=right) == 429
-        assert "yibu_speech_live_sessions 1\n" in engine.get("/metrics", key=KEY)[1]
+        assert "yibu_speech_live_sessions 1.0\n" in engine.get("/metrics", key=KEY)[1]
 
 
 async def test_a_page_of_another_site_is_refused(engine: Running) -> None:
