@@ -76,9 +76,8 @@ async def translate(
     Raises:
         RequestError: the request is refused.
     """
-    translation = TRANSLATIONS[
-        path
-    ]  # its body is JSON whatever type is told: curl -d tells a form's
+    # The body is JSON whatever its type says: curl -d calls it a form.
+    translation = TRANSLATIONS[path]
     parts = await exchange.read_parts(limit)
     request = await parse_body(parts, translation.schema, offload)
     given = request.body
