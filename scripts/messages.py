@@ -4,8 +4,8 @@
     messages.py --missing  print what has no translation, as JSON: [{"id": …, "comment": …}]
     messages.py --fill F   take translations from a JSON object {id: translation} in F
 
-Texts are the first argument of ``tr()``; of the command line also the docstrings of verbs (their help)
-and the headings of tables; what the engines' ``log.toml`` say of causes of failure, and their
+Texts are the first argument of ``tr()`` and of an error, and an error's ``hint``; of the command line also the docstrings of verbs
+(their help) and the headings of tables; what the engines' ``log.toml`` say of causes of failure, and their
 ``server.toml`` of flags; the words of the
 Grafana dashboard and of Prometheus' alerts; the files of texts that the command line has; and the
 descriptions in yibu.yaml's schema.
@@ -45,6 +45,11 @@ _NO_DATE = datetime(2026, 1, 1, tzinfo=UTC)
 """The file is the same whenever it is made."""
 _SAY = {"tr", "output.say", "option", "argument", "why", "notes.why"}
 _TABLES = {"output.table", "output.listing"}
+_ERROR = re.compile(r"(?:^|\.)[A-Z]\w*Error$")
+_BUILT_IN = re.compile(
+    r"(?:Assertion|Attribute|Key|Launch|Unpickling|OS|Runtime|Sleep|TooLong|Type|Value)Error$"
+)
+"""Those of Python, and those that are logged and shown to nobody."""
 
 _ARGPARSE = (
     "%(prog)s: error: %(message)s\n",
@@ -141,8 +146,24 @@ def _said(call: ast.Call) -> Iterator[str]:
     function = _dotted(call.func)
     if function in _SAY and call.args and (text := _constant(call.args[0])):
         yield text
+    elif is_error(function):
+        yield from filter(is_text, filter(None, map(_constant, said_by_error(call))))
     elif function in _TABLES and len(call.args) > 1 and isinstance(call.args[1], ast.Tuple):
         yield from filter(None, map(_constant, call.args[1].elts))
+
+
+def is_error(function: str) -> bool:
+    return bool(_ERROR.search(function)) and not _BUILT_IN.search(function)
+
+
+def said_by_error(call: ast.Call) -> list[ast.expr]:
+    """An error's message and hint; a constant among them is a template."""
+    return [*call.args[:1], *(each.value for each in call.keywords if each.arg == "hint")]
+
+
+def is_text(constant: str) -> bool:
+    """Words, and not a code such as "timeout"."""
+    return " " in constant and bool(re.search("[A-Za-z]{2,}", constant))
 
 
 def _dotted(function: ast.expr) -> str:

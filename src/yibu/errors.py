@@ -36,8 +36,9 @@ Two tables map them: ``yibu.cli.exits`` to exit codes, and each ``RequestError``
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
-from yibu.messages import Message, pack, unpack
+from yibu.messages import Message, pack, tr, unpack
 from yibu.redaction import redact
 
 
@@ -50,12 +51,17 @@ def safe(text: str) -> str:
     return masked if redact(masked) == masked else clean
 
 
+def _text(template: str, values: Mapping[str, object]) -> str:
+    return template if isinstance(template, Message) else tr(template, **values)
+
+
 class YibuError(Exception):
     """Anything yibu refuses or fails at, said so that a person can act on it.
 
     ``message`` names the object, what was found and what was expected; ``hint`` is the next
-    command or change to try, and may be empty. ``cause`` is one of a small number of keys, fit
-    for a metric's label.
+    command or change to try, and may be empty. Both are templates for ``values``, as of
+    :func:`yibu.messages.tr`, or texts that were made by it. ``cause`` is one of a small number of
+    keys, fit for a metric's label.
 
     Both texts are free of credentials whenever they are read: an error's text may quote another
     program's, and goes to terminals, answers, logs and files alike.
@@ -63,10 +69,12 @@ class YibuError(Exception):
 
     cause = "unknown"
 
-    def __init__(self, message: str, *, hint: str = "", cause: str | None = None) -> None:
-        super().__init__(redact(message))
-        self._message = message
-        self._hint = hint
+    def __init__(
+        self, message: str, *, hint: str = "", cause: str | None = None, **values: object
+    ) -> None:
+        self._message = _text(message, values)
+        self._hint = _text(hint, values)
+        super().__init__(redact(self._message))
         self.cause = cause or type(self).cause
 
     @property
@@ -227,8 +235,9 @@ class RequestError(YibuError):
         param: str | None = None,
         code: str | None = None,
         retry_after: float | None = None,
+        **values: object,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, cause=None, **values)
         self.param = param
         self.code = code if code is not None else self.default_code
         self.retry_after = retry_after

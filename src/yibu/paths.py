@@ -99,8 +99,9 @@ class Paths:
                     directory.chmod(0o700)
         except OSError as error:
             raise YibuError(
-                tr("yibu cannot keep its files where it should: {error}", error=describe(error)),
-                hint=tr("Choose another place: YIBU_HOME=/some/directory yibu …"),
+                "yibu cannot keep its files where it should: {error}",
+                error=describe(error),
+                hint="Choose another place: YIBU_HOME=/some/directory yibu …",
             ) from error
 
 
@@ -145,8 +146,9 @@ def own_home(env: Mapping[str, str]) -> Path | None:
     filled = Template(text).safe_substitute(env)
     if filled.startswith("$"):
         raise ConfigError(
-            tr("YIBU_HOME is {text}, and that variable is not set.", text=text),
-            hint=tr("Name one: YIBU_HOME=/some/directory yibu …"),
+            "YIBU_HOME is {text}, and that variable is not set.",
+            text=text,
+            hint="Name one: YIBU_HOME=/some/directory yibu …",
         )
     return expanded(filled, env).absolute() if filled else None
 
@@ -195,8 +197,10 @@ def expanded(path: str, env: Mapping[str, str]) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:  # no HOME, and the system does not know this user
         raise ConfigError(
-            tr("{path} is no directory: {error}", path=path, error=error),
-            hint=tr("Name one: YIBU_HOME=/some/directory yibu …"),
+            "{path} is no directory: {error}",
+            path=path,
+            error=error,
+            hint="Name one: YIBU_HOME=/some/directory yibu …",
         ) from error
 
 

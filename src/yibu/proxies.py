@@ -142,12 +142,10 @@ def _proxy_url(text: str, variable: str) -> str:
     hint = tr("Write it as {variable}=http://HOST:PORT or socks5://HOST:PORT", variable=variable)
     if kind not in _KINDS:
         raise ConfigError(
-            tr(
-                "{variable} asks for a proxy of the kind {scheme!r}; known are {kinds}.",
-                variable=variable,
-                scheme=scheme,
-                kinds=", ".join(_KINDS),
-            ),
+            "{variable} asks for a proxy of the kind {scheme!r}; known are {kinds}.",
+            variable=variable,
+            scheme=scheme,
+            kinds=", ".join(_KINDS),
             hint=hint,
         )
     url = f"{kind}://{rest}"
@@ -158,6 +156,6 @@ def _proxy_url(text: str, variable: str) -> str:
         fits = False
     if not fits:
         raise ConfigError(
-            tr("{variable} is no proxy's address: {url!r}.", variable=variable, url=url), hint=hint
+            "{variable} is no proxy's address: {url!r}.", variable=variable, url=url, hint=hint
         )
     return url

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from tests.support.sources import modules, nodes
+
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "yibu"
 TABLES = ("engines/**/log.toml", "*/failures.toml")
 
@@ -15,18 +17,19 @@ TABLES = ("engines/**/log.toml", "*/failures.toml")
 @cache
 def hints() -> dict[str, str]:
     """Each text with where it stands."""
-    trees = {path: ast.parse(path.read_text("utf-8")) for path in SOURCE.rglob("*.py")}
-    functions = [
-        n for tree in trees.values() for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)
-    ]
+    functions: dict[str, list[ast.FunctionDef]] = {}
+    for path in modules():
+        for node in nodes(path):
+            if isinstance(node, ast.FunctionDef):
+                functions.setdefault(node.name, []).append(node)
     found: dict[str, str] = {}
-    for path, tree in trees.items():
+    for path in modules():
         given = [
             n.value
-            for n in ast.walk(tree)
+            for n in nodes(path)
             if isinstance(n, ast.keyword) and n.arg in ("hint", "advice")
         ]
-        for value in [*given, *_named(tree, given), *_returned(functions, given)]:
+        for value in [*given, *_named(path, given), *_returned(functions, given)]:
             for text in _texts(value):
                 found[text] = f"{path.relative_to(SOURCE)}:{value.lineno}"
     for path in (path for pattern in TABLES for path in SOURCE.glob(pattern)):
@@ -35,37 +38,38 @@ def hints() -> dict[str, str]:
     return found
 
 
-def _named(tree: ast.AST, given: list[ast.expr]) -> Iterator[ast.expr]:
+def _named(path: Path, given: list[ast.expr]) -> Iterator[ast.expr]:
     """What is assigned to the names that are given as hints."""
     names = {n.id for value in given for n in _outside(value) if isinstance(n, ast.Name)} | {
         "hint",
         "advice",
     }
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if names & {t.id for t in targets if isinstance(t, ast.Name)}:
                 yield node.value
 
 
-def _returned(functions: list[ast.FunctionDef], given: list[ast.expr]) -> Iterator[ast.expr]:
+def _returned(
+    functions: dict[str, list[ast.FunctionDef]], given: list[ast.expr]
+) -> Iterator[ast.expr]:
     """What the functions return whose answer is given as a hint."""
     called = {_name(n.func) for value in given for n in _outside(value) if isinstance(n, ast.Call)}
-    for function in functions:
-        if function.name in called - {"tr", "joined", "filled", "str"}:
+    for name in called - {"tr", "joined", "filled", "str"}:
+        for function in functions.get(name, ()):
             for node in ast.walk(function):
                 if isinstance(node, ast.Return) and node.value is not None:
                     yield node.value
 
 
 def _texts(value: ast.expr) -> Iterator[str]:
+    said = value if isinstance(value, ast.Constant) else None
     for node in _outside(value):
-        if (
-            isinstance(node, ast.Call)
-            and _name(node.func) == "tr"
-            and isinstance(node.args[0], ast.Constant)
-        ):
-            yield node.args[0].value
+        if isinstance(node, ast.Call) and _name(node.func) == "tr":
+            said = node.args[0]
+        if isinstance(said, ast.Constant) and isinstance(said.value, str) and " " in said.value:
+            yield said.value
 
 
 def _outside(value: ast.expr) -> Iterator[ast.AST]:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import messages as script
 
-PROGRAMS = {"yibu", "pip", "ffmpeg", "curl", "export", "chmod"}
+PROGRAMS = {"yibu", "pip", "ffmpeg", "curl", "export", "chmod", "ps"}
 SETTINGS = {"models:", "options:"}
 
 

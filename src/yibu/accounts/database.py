@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yibu.errors import YibuError
-from yibu.messages import tr
 
 _PATIENCE = 5.0
 """Seconds to wait for another process's transaction, which takes milliseconds."""
@@ -111,14 +110,11 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
     version = _version(connection)
     if version > len(_MIGRATIONS):
         raise AccountsError(
-            tr(
-                "{path} was written by a newer yibu (schema {version}; this one knows "
-                "{migrations})",
-                path=path,
-                version=version,
-                migrations=len(_MIGRATIONS),
-            ),
-            hint=tr("Use that version, or a later one: pip install -U yibu"),
+            "{path} was written by a newer yibu (schema {version}; this one knows {migrations})",
+            path=path,
+            version=version,
+            migrations=len(_MIGRATIONS),
+            hint="Use that version, or a later one: pip install -U yibu",
         )
     return version
 
@@ -159,21 +155,18 @@ def translated(path: Path) -> Iterator[None]:
         raise _explained(path, error) from error
     except OverflowError as error:
         raise AccountsError(
-            tr(
-                "a number is too large for the database of keys {path}: expected at most {most}",
-                path=path,
-                most=2**63 - 1,
-            ),
-            hint=tr("Give a smaller limit or budget; nothing was changed"),
+            "a number is too large for the database of keys {path}: expected at most {most}",
+            path=path,
+            most=2**63 - 1,
+            hint="Give a smaller limit or budget; nothing was changed",
         ) from error
     except OSError as error:
         raise AccountsError(
-            tr(
-                "the database of keys {path} cannot be used: {error}",
-                path=path,
-                error=error.strerror or error,
-            ),
-            hint=tr("Check whose it is and its mode: ls -la {parent}", parent=path.parent),
+            "the database of keys {path} cannot be used: {error}",
+            path=path,
+            error=error.strerror or error,
+            parent=path.parent,
+            hint="Check whose it is and its mode: ls -la {parent}",
         ) from error
 
 
@@ -188,37 +181,31 @@ def _explained(path: Path, error: sqlite3.Error) -> AccountsError:
         code = sqlite3.SQLITE_FULL
     if code == sqlite3.SQLITE_FULL:
         return AccountsError(
-            tr(
-                "the disk is full: {path} could not be written, and holds what it held before",
-                path=path,
-            ),
-            hint=tr("Make room, then try again: df -h {parent}", parent=path.parent),
+            "the disk is full: {path} could not be written, and holds what it held before",
+            path=path,
+            parent=path.parent,
+            hint="Make room, then try again: df -h {parent}",
         )
     if code in _CORRUPT:
         return AccountsError(
-            tr(
-                "the database of keys {path} is damaged: {error}; it was left as it is",
-                path=path,
-                error=error,
-            ),
-            hint=tr(
-                "Move {path}* elsewhere, then put a copy in its place, or add the keys again",
-                path=path,
-            ),
+            "the database of keys {path} is damaged: {error}; it was left as it is",
+            path=path,
+            error=error,
+            hint="Move {path}* elsewhere, then put a copy in its place, or add the keys again",
         )
     if code in _BUSY:
         return AccountsError(
-            tr(
-                "the database of keys {path} is locked by another process for more than "
-                "{patience:g} s",
-                path=path,
-                patience=_PATIENCE,
-            ),
-            hint=tr("Find it and let it end: fuser -v {path}", path=path),
+            "the database of keys {path} is locked by another process for more than {patience:g} s",
+            path=path,
+            patience=_PATIENCE,
+            hint="Find it and let it end: fuser -v {path}",
         )
     return AccountsError(
-        tr("the database of keys {path} cannot be used: {error}", path=path, error=error),
-        hint=tr("Check its mode and the disk: ls -la {parent}; df -h {parent}", parent=path.parent),
+        "the database of keys {path} cannot be used: {error}",
+        path=path,
+        error=error,
+        parent=path.parent,
+        hint="Check its mode and the disk: ls -la {parent}; df -h {parent}",
     )
 
 

@@ -254,21 +254,17 @@ class LiveAccounts:
         now = self._clock()
         if caller.expires is not None and now >= caller.expires:
             raise UnauthorizedError(
-                tr(
-                    "The API key {caller!r} expired at {expires}",
-                    caller=caller.name,
-                    expires=_stamp(caller.expires),
-                ),
+                "The API key {caller!r} expired at {expires}",
+                caller=caller.name,
+                expires=_stamp(caller.expires),
                 code="expired_api_key",
             )
         if digest.expires is not None and now >= digest.expires:
             raise UnauthorizedError(
-                tr(
-                    "This secret of the API key {caller!r} was replaced, and ended at "
-                    "{expires}: use the new one",
-                    caller=caller.name,
-                    expires=_stamp(digest.expires),
-                ),
+                "This secret of the API key {caller!r} was replaced, and ended at "
+                "{expires}: use the new one",
+                caller=caller.name,
+                expires=_stamp(digest.expires),
                 code="replaced_api_key",
             )
 

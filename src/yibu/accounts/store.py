@@ -16,7 +16,6 @@ from yibu.accounts.secret import PREFIX_LENGTH, digest_of, new_key, new_salt
 from yibu.accounts.types import Account, Budget, Secret, check_name
 from yibu.config.types import Limits
 from yibu.errors import UsageError
-from yibu.messages import tr
 
 FILE = "accounts.db"
 """In the state directory."""
@@ -63,10 +62,9 @@ class AccountStore:
         with translated(self.path), transaction(self.connection):
             if self._find(account.name):
                 raise UsageError(
-                    tr("There is a key of the name {account} already", account=account.name),
-                    hint=tr(
-                        "Give it a new secret with: yibu key rotate {account}", account=account.name
-                    ),
+                    "There is a key of the name {account} already",
+                    account=account.name,
+                    hint="Give it a new secret with: yibu key rotate {account}",
                 )
             marks = ", ".join("?" * len(row))
             self.connection.execute(f"INSERT INTO account ({_COLUMNS}) VALUES ({marks})", row)  # noqa: S608 - constants
@@ -121,12 +119,10 @@ class AccountStore:
             expires = self.get(name).expires
             if expires is not None and expires <= now:
                 raise UsageError(
-                    tr(
-                        "The key {name} has expired, and a new secret would be refused like "
-                        "the old one",
-                        name=name,
-                    ),
-                    hint=tr("Give it more time: yibu key set {name} --expires 30d", name=name),
+                    "The key {name} has expired, and a new secret would be refused like "
+                    "the old one",
+                    name=name,
+                    hint="Give it more time: yibu key set {name} --expires 30d",
                 )
             # What has ended before stays ended; rows stay, for the reason that is then told.
             self.connection.execute(
@@ -211,11 +207,14 @@ def _account(row: tuple[Any, ...], secrets: tuple[Secret, ...]) -> Account:
 def _unknown(name: str, names: list[str]) -> UsageError:
     if not names:
         return UsageError(
-            tr("There is no key {name!r}: no key has been added", name=name),
-            hint=tr("Add one with: yibu key add {name}", name=name),
+            "There is no key {name!r}: no key has been added",
+            name=name,
+            hint="Add one with: yibu key add {name}",
         )
     known = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return UsageError(
-        tr("There is no key {name!r}; those that exist: {known}", name=name, known=known),
-        hint=tr("List them with: yibu key ls"),
+        "There is no key {name!r}; those that exist: {known}",
+        name=name,
+        known=known,
+        hint="List them with: yibu key ls",
     )

@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 
 from yibu.config.types import NO_LIMITS, Limits
 from yibu.errors import UsageError
-from yibu.messages import tr
 from yibu.units import parse_time
 
 Priority = Literal["interactive", "batch"]
@@ -102,13 +101,10 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name) or _CONFIGURED.fullmatch(name) or name == OWNER:
         raise UsageError(
-            tr(
-                "{name!r} cannot be the name of a key: expected 1 to 64 letters, digits, "
-                "'.', '_', '@' or '-', a letter or digit first; not 8 hex digits alone, and "
-                "not {owner!r}",
-                name=name,
-                owner=OWNER,
-            )
+            "{name!r} cannot be the name of a key: expected 1 to 64 letters, digits, '.', '_', '@' "
+            "or '-', a letter or digit first; not 8 hex digits alone, and not {owner!r}",
+            name=name,
+            owner=OWNER,
         )
     return name
 
@@ -122,8 +118,9 @@ def parse_duration(text: str) -> int:
     seconds = parse_time(text) or 0
     if not 1 <= seconds <= _LONGEST:
         raise UsageError(
-            tr("{text!r} is not a duration", text=text),
-            hint=tr("Write a number and a unit: 90s, 15m, 1h, 30d, 2w"),
+            "{text!r} is not a duration",
+            text=text,
+            hint="Write a number and a unit: 90s, 15m, 1h, 30d, 2w",
         )
     return int(seconds)
 
@@ -137,8 +134,9 @@ def parse_budget(text: str) -> Budget:
     match = _BUDGET.fullmatch(text.strip())
     if match is None or not int(match[1]):
         raise UsageError(
-            tr("{text!r} is not a budget of tokens", text=text),
-            hint=tr("Write for instance 200000/day or 5M/month"),
+            "{text!r} is not a budget of tokens",
+            text=text,
+            hint="Write for instance 200000/day or 5M/month",
         )
     period: Period = "day" if match[3] == "day" else "month"
     return Budget(int(match[1]) * _SCALE[match[2].lower()], period)
@@ -149,7 +147,7 @@ def parse_priority(text: str) -> Priority:
     for priority in get_args(Priority):
         if text == priority:
             return priority  # type: ignore[no-any-return]
-    raise UsageError(tr("{text!r} is not a priority; expected interactive or batch", text=text))
+    raise UsageError("{text!r} is not a priority; expected interactive or batch", text=text)
 
 
 def parse_models(text: str) -> tuple[str, ...]:
@@ -161,8 +159,7 @@ def parse_models(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not names:
         raise UsageError(
-            tr("--models names no model"),
-            hint=tr("Leave it out to allow all, or write --models A,B"),
+            "--models names no model", hint="Leave it out to allow all, or write --models A,B"
         )
     return names
 

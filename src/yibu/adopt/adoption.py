@@ -67,10 +67,8 @@ def _adopt_swap(swap: Swap) -> Adoption:
     known = [server for server in swap.servers if server is not None]
     if not known:
         raise UsageError(
-            tr(
-                "nothing to adopt: no model of this llama-swap file is run by a server that "
-                "is known here"
-            )
+            "nothing to adopt: no model of this llama-swap file is run by a server that "
+            "is known here"
         )
     adoption = adopt_servers(known, swap.keys, port=8080)
     adopted = iter(adoption.document["models"])
@@ -97,11 +95,9 @@ def _adopt_manifest(services: Sequence[Service]) -> Adoption:
         all_found += found
     if not all_found:
         raise UsageError(
-            tr(
-                "nothing to adopt: no container of this file runs a server that is known "
-                "here (found: {images})",
-                images=", ".join(service.container.image for service in services) or "-",
-            )
+            "nothing to adopt: no container of this file runs a server that is known "
+            "here (found: {images})",
+            images=", ".join(service.container.image for service in services) or "-",
         )
     adoption = adopt_servers(all_found)
     return dataclasses.replace(adoption, warnings=(*adoption.warnings, *warnings))
@@ -151,11 +147,9 @@ def _adopt(commands: Sequence[Command]) -> Adoption:
     if not started:
         seen = ", ".join(sorted({c.argv[0] for c in commands})[:8]) or tr("no command")
         raise UsageError(
-            tr(
-                "nothing to adopt: no vLLM or llama.cpp server is started (found: {seen})",
-                seen=seen,
-            ),
-            hint=tr("For any other server write `engine: command` with its command: `yibu init`"),
+            "nothing to adopt: no vLLM or llama.cpp server is started (found: {seen})",
+            seen=seen,
+            hint="For any other server write `engine: command` with its command: `yibu init`",
         )
     return adopt_servers(started)
 

@@ -67,9 +67,8 @@ class Findings:
         if name != first:
             self.warn(
                 tr(
-                    "two servers answer to {first!r}, and one gateway serves both: the "
-                    "second is {name!r}; of the same model, `replicas: 2` would share its "
-                    "requests",
+                    "two servers answer to {first!r}, and one gateway serves both: the second is "
+                    "{name!r}; of the same model, `replicas: 2` would share its requests",
                     first=first,
                     name=name,
                 )
@@ -94,9 +93,8 @@ def gateway(found: Findings, host: str, usual: int) -> dict[str, Any]:
         where = tr("every interface") if host in _EVERY else host
         found.warn(
             tr(
-                "it listened on {where} without a key: anyone on the network could use it. "
-                "The gateway stays on loopback until a key is set (YIBU_API_KEYS, or a key "
-                "file)",
+                "it listened on {where} without a key: anyone on the network could use it. The "
+                "gateway stays on loopback until a key is set (YIBU_API_KEYS, or a key file)",
                 where=where,
             )
         )

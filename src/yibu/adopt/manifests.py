@@ -36,7 +36,7 @@ def read_manifest(text: str, setting: Setting) -> list[Service] | None:
         documents = [one for one in yaml.safe_load_all(text) if isinstance(one, Mapping)]
     except yaml.YAMLError as error:
         if _is_mapping(text):
-            raise UsageError(tr("this is no valid YAML: {error}", error=error)) from error
+            raise UsageError("this is no valid YAML: {error}", error=error) from error
         return None
     found: list[Service] = []
     for document in documents:

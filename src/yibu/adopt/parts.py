@@ -167,7 +167,7 @@ def options_of(
         return own.adopt_options(options)
     except ValueError as error:
         raise ConfigError(
-            tr("a length or a number of sequences is no whole number: {error}", error=error)
+            "a length or a number of sequences is no whole number: {error}", error=error
         ) from error
 
 

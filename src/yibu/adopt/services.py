@@ -50,7 +50,7 @@ def words_of(value: Any) -> tuple[str, ...]:
             return tuple(shlex.split(value))
         except ValueError as error:
             raise UsageError(
-                tr("the command {value!r} cannot be read: {error}", value=value, error=error)
+                "the command {value!r} cannot be read: {error}", value=value, error=error
             ) from error
     return tuple(map(text_of, value)) if isinstance(value, Sequence) else ()
 

@@ -67,11 +67,7 @@ def print_usage(
     group = next((known for known in get_args(usage.By) if known == by), None)
     if group is None:
         raise UsageError(
-            tr(
-                "--by {by!r} is not known; expected {known}",
-                by=by,
-                known=", ".join(get_args(usage.By)),
-            )
+            "--by {by!r} is not known; expected {known}", by=by, known=", ".join(get_args(usage.By))
         )
     start = time.time() - parse_duration(since)
     with read(context) as store, translated(store.path):

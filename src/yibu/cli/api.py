@@ -69,7 +69,7 @@ class Api:
                     raise _refusal(event, 200)
                 yield event
         raise YibuError(
-            tr("The answer broke off before its end."), hint=tr("See what happened with: yibu logs")
+            "The answer broke off before its end.", hint="See what happened with: yibu logs"
         )
 
     def upload(self, path: str, file: Path, fields: Mapping[str, str]) -> bytes:
@@ -126,17 +126,15 @@ class Api:
             yield response
         except ConnectionRefusedError as error:
             raise NotRunningError(
-                tr("Nothing answers at {url}.", url=self.url), hint=tr("Start it with: yibu up")
+                "Nothing answers at {url}.", url=self.url, hint="Start it with: yibu up"
             ) from error
         except (TimeoutError, ConnectionError, http.client.HTTPException) as error:
             raise YibuError(
-                tr(
-                    "{url}{path} did not answer properly: {error!r}.",
-                    url=self.url,
-                    path=path,
-                    error=error,
-                ),
-                hint=tr("See its state with: yibu ps"),
+                "{url}{path} did not answer properly: {error!r}.",
+                url=self.url,
+                path=path,
+                error=error,
+                hint="See its state with: yibu ps",
             ) from error
         finally:
             connection.close()

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from yibu.errors import NotRunningError
 from yibu.management.context import Context
-from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.cli.api import Api
@@ -61,5 +60,5 @@ def speech_model(context: Context) -> str:
         if "transcriptions" in able:
             return model
     raise NotRunningError(
-        tr("No speech model is up."), hint=tr("Start one with: yibu up iic/SenseVoiceSmall")
+        "No speech model is up.", hint="Start one with: yibu up iic/SenseVoiceSmall"
     )

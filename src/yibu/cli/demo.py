@@ -97,17 +97,11 @@ def _hear(reach: Access, model: str, voice: Future[Path]) -> str:
         command = [str(voice.result()), "-P", "-m", "yibu.launchers.speak", _SENTENCE, str(clip)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise YibuError(
-                tr("The synthesiser failed: {stderr}", stderr=done.stderr.strip()[-300:])
-            )
+            raise YibuError("The synthesiser failed: {stderr}", stderr=done.stderr.strip()[-300:])
         heard = json.loads(reach.api.upload("/v1/audio/transcriptions", clip, {"model": model}))
     if _words(heard["text"]) != _words(_SENTENCE):
         raise YibuError(
-            tr(
-                "Spoken was {sentence!r}, and heard {heard!r}.",
-                sentence=_SENTENCE,
-                heard=heard["text"],
-            )
+            "Spoken was {sentence!r}, and heard {heard!r}.", sentence=_SENTENCE, heard=heard["text"]
         )
     return str(heard["text"])
 

@@ -14,7 +14,7 @@ from yibu.config import Config
 from yibu.config.settings import settings_of
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.management.context import Context
-from yibu.messages import tr, unpack
+from yibu.messages import unpack
 from yibu.node.handover.holder import command as holder_command
 from yibu.plain_errors import rebuild_error
 
@@ -71,10 +71,10 @@ class NodeLaunch:
                 raise
         if answer is None:
             raise YibuError(
-                tr(
-                    "The node ended before it listened, with exit code {wait}.", wait=process.wait()
-                ),
-                hint=tr("Its log says why: {node_log}", node_log=self._context.paths.node_log),
+                "The node ended before it listened, with exit code {wait}.",
+                wait=process.wait(),
+                node_log=self._context.paths.node_log,
+                hint="Its log says why: {node_log}",
             )
         if "error" in answer:
             process.wait()

@@ -74,14 +74,10 @@ def _microphone(device: str | None) -> Iterator[tuple[Callable[[], bytes], int]]
         import sounddevice
     except (ImportError, OSError) as error:
         raise UsageError(
-            tr(
-                "The microphone needs the package sounddevice, with PortAudio: {error}", error=error
-            ),
-            hint=tr(
-                "pip install sounddevice (Debian: apt install libportaudio2), or pipe the "
-                "sound in: ffmpeg -f alsa -i default -f s16le -ar 16000 -ac 1 - | yibu "
-                "transcribe --live -"
-            ),
+            "The microphone needs the package sounddevice, with PortAudio: {error}",
+            error=error,
+            hint="pip install sounddevice (Debian: apt install libportaudio2), or pipe the sound "
+            "in: ffmpeg -f alsa -i default -f s16le -ar 16000 -ac 1 - | yibu transcribe --live -",
         ) from error
     chosen: str | int | None = int(device) if device and device.isdecimal() else device
     how = {"device": chosen, "channels": 1, "dtype": "int16"}
@@ -95,12 +91,11 @@ def _microphone(device: str | None) -> Iterator[tuple[Callable[[], bytes], int]]
     except (sounddevice.PortAudioError, ValueError) as error:
         known = "; ".join(str(sounddevice.query_devices()).splitlines()) or tr("none")
         raise UsageError(
-            tr(
-                "The microphone {device} cannot be opened: {error}",
-                device=device or tr("(the default one)"),
-                error=error,
-            ),
-            hint=tr("--device takes a name or a number of: {known}", known=known),
+            "The microphone {device} cannot be opened: {error}",
+            device=device or tr("(the default one)"),
+            error=error,
+            known=known,
+            hint="--device takes a name or a number of: {known}",
         ) from error
     reading = threading.Lock()  # PortAudio must not close a stream that another thread reads
 
@@ -132,12 +127,10 @@ async def _run(
         socket = await EngineSocket.open(access.endpoint, target, [], ["realtime"])
     except UpstreamError as error:
         raise NotRunningError(
-            tr(
-                "Nothing answers at {url}: {error_message}.",
-                url=access.url,
-                error_message=error.message,
-            ),
-            hint=tr("Start it with: yibu up"),
+            "Nothing answers at {url}: {error_message}.",
+            url=access.url,
+            error_message=error.message,
+            hint="Start it with: yibu up",
         ) from error
     except RefusedError as error:
         raise _refusal(error) from error
@@ -191,7 +184,7 @@ async def _read(source: Callable[[], bytes], stop: asyncio.Event) -> AsyncIterat
                 return
             yield data
     except OSError as error:
-        raise YibuError(tr("The audio cannot be read: {error}.", error=error)) from error
+        raise YibuError("The audio cannot be read: {error}.", error=error) from error
     finally:
         stopping.cancel()
 
@@ -220,8 +213,9 @@ async def _listen(socket: EngineSocket, screen: _Screen, speaking: asyncio.Task[
             event = json.loads(await socket.receive())
         except ClosedError as error:
             raise YibuError(
-                tr("The session ended: {reason}.", reason=error.reason or error.code),
-                hint=tr("See why: yibu logs"),
+                "The session ended: {reason}.",
+                reason=error.reason or error.code,
+                hint="See why: yibu logs",
             ) from error
         kind = event["type"]
         if kind == "error":

@@ -14,7 +14,6 @@ from yibu.management import log_reading as reading
 from yibu.management.context import Context
 from yibu.management.log_lines import Level, Line
 from yibu.management.log_reading import Wanted
-from yibu.messages import tr
 from yibu.node import logs
 
 _LOOK = 0.2
@@ -32,8 +31,10 @@ def wanted(since: str | None, level: Level | None, grep: str | None) -> Wanted:
         pattern = re.compile(grep) if grep is not None else None
     except re.error as error:
         raise UsageError(
-            tr("--grep {grep!r} is no regular expression: {error}.", grep=grep, error=error),
-            hint=tr("A backslash before a sign takes it as it stands: \\["),
+            "--grep {grep!r} is no regular expression: {error}.",
+            grep=grep,
+            error=error,
+            hint="A backslash before a sign takes it as it stands: \\[",
         ) from error
     return Wanted(None if since is None else reading.since(since, time.time()), level, pattern)
 

@@ -142,12 +142,10 @@ def _refuse_undecoded(argv: Sequence[str]) -> None:
         "".join(argv).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            tr(
-                "A word of this command is no text in the encoding {getfilesystemencoding}, "
-                "which the locale asks for.",
-                getfilesystemencoding=sys.getfilesystemencoding(),
-            ),
-            hint=tr("Use a locale of UTF-8: export LC_ALL=C.UTF-8"),
+            "A word of this command is no text in the encoding {getfilesystemencoding}, "
+            "which the locale asks for.",
+            getfilesystemencoding=sys.getfilesystemencoding(),
+            hint="Use a locale of UTF-8: export LC_ALL=C.UTF-8",
         ) from error
 
 

@@ -183,12 +183,10 @@ class Watch:
         """Raises YibuError where the node ended without being told to."""
         if self._died is not None:
             raise YibuError(
-                tr("The node ended while this command watched it, and nobody had asked it to."),
-                hint=tr(
-                    "Its log says why: {node_log}. Its engines may still run: yibu up takes "
-                    "them over, yibu down ends them",
-                    node_log=self._context.paths.node_log,
-                ),
+                "The node ended while this command watched it, and nobody had asked it to.",
+                node_log=self._context.paths.node_log,
+                hint="Its log says why: {node_log}. Its engines may still run: yibu up takes "
+                "them over, yibu down ends them",
             )
         if self.ended.is_set():
             output.say("The node was told to stop.")
@@ -263,16 +261,11 @@ def _wait_gone(context: Context, processes: Sequence[ProcessId]) -> None:
         while process.alive():
             if time.monotonic() > deadline:
                 raise YibuError(
-                    tr(
-                        "The node (pid {pid}) still runs {seconds:.0f} s after it was "
-                        "asked to stop.",
-                        pid=process.pid,
-                        seconds=_DOWN_TIMEOUT,
-                    ),
-                    hint=tr(
-                        "Its log says what it waits for: {node_log}",
-                        node_log=context.paths.node_log,
-                    ),
+                    "The node (pid {pid}) still runs {seconds:.0f} s after it was asked to stop.",
+                    pid=process.pid,
+                    seconds=_DOWN_TIMEOUT,
+                    node_log=context.paths.node_log,
+                    hint="Its log says what it waits for: {node_log}",
                 )
             time.sleep(0.02)
 

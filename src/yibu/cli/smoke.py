@@ -135,7 +135,7 @@ def _listed(api: Api, model: str) -> str:
     if model not in names:
         named = ", ".join(names)
         raise YibuError(
-            tr("/v1/models does not name {model}; it names {names}.", model=model, names=named)
+            "/v1/models does not name {model}; it names {names}.", model=model, names=named
         )
     return tr("{names_count} in /v1/models", names_count=len(names))
 
@@ -145,7 +145,7 @@ def _chat(api: Api, model: str, max_tokens: int) -> str:
     answer = api.post("/v1/chat/completions", body)
     text = answer["choices"][0]["message"]["content"]
     if not text:
-        raise YibuError(tr("The answer has no text."))
+        raise YibuError("The answer has no text.")
     return tr(
         "{completion_tokens} tokens: {text}",
         completion_tokens=answer["usage"]["completion_tokens"],
@@ -162,7 +162,7 @@ def _form(api: Api, model: str) -> str:
         "stop",
         "length",
     ):
-        raise YibuError(tr("The answer has another form: {choice}", choice=_start_of(str(choice))))
+        raise YibuError("The answer has another form: {choice}", choice=_start_of(str(choice)))
     return tr(
         "taken, {completion_tokens} tokens", completion_tokens=answer["usage"]["completion_tokens"]
     )
@@ -179,7 +179,7 @@ def _chat_streamed(api: Api, model: str, max_tokens: int) -> str:
                 first = first or time.perf_counter()
                 pieces.append(text)
     if first is None:
-        raise YibuError(tr("The stream ended without any text."))
+        raise YibuError("The stream ended without any text.")
     rate = len(pieces) / max(time.perf_counter() - first, 1e-9)
     return tr(
         "first token after {first:.2f} s, then {rate:.0f} chunks/s: {pieces}",
@@ -199,7 +199,7 @@ def _embedding(api: Api, model: str) -> str:
     vector = answer["data"][0]["embedding"]
     if not any(vector):
         raise YibuError(
-            tr("The vector of {vector_count} numbers is all zeros.", vector_count=len(vector))
+            "The vector of {vector_count} numbers is all zeros.", vector_count=len(vector)
         )
     return tr("{vector_count} dimensions", vector_count=len(vector))
 
@@ -210,11 +210,9 @@ def _rerank(api: Api, model: str) -> str:
     results = api.post("/v1/rerank", body)["results"]
     if len(results) != len(texts):
         raise YibuError(
-            tr(
-                "{texts_count} texts were given, and {results_count} came back.",
-                texts_count=len(texts),
-                results_count=len(results),
-            )
+            "{texts_count} texts were given, and {results_count} came back.",
+            texts_count=len(texts),
+            results_count=len(results),
         )
     return tr("first: {texts}", texts=_start_of(texts[results[0]["index"]]))
 

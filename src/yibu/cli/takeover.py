@@ -88,14 +88,13 @@ def _not_one(name: str, *, several: bool, others: str) -> UsageError:
     )
     if not others:
         return UsageError(
-            tr("{text}, nor any other server.", text=text),
-            hint=tr("Start it, or serve it with: yibu up"),
+            "{text}, nor any other server.", text=text, hint="Start it, or serve it with: yibu up"
         )
     return UsageError(
-        tr("{text}; servers that run: {others}.", text=text, others=others),
-        hint=tr(
-            "Look at them with ps, and name the one that is meant: yibu adopt --pid PID --replace"
-        ),
+        "{text}; servers that run: {others}.",
+        text=text,
+        others=others,
+        hint="Look at them with ps, and name the one that is meant: yibu adopt --pid PID --replace",
     )
 
 
@@ -113,7 +112,9 @@ def read_running(pid: int) -> Foreign:
         return process
     owner = next(p for p in top if process.identity in p.family())
     raise UsageError(
-        tr("The process {pid} is a part of the server {server}.", pid=pid, server=owner.pid),
+        "The process {pid} is a part of the server {server}.",
+        pid=pid,
+        server=owner.pid,
         hint=tr("yibu adopt --pid {pid} --replace", pid=owner.pid),
     )
 
@@ -143,16 +144,12 @@ def as_it_runs(
     elif gateway["host"] != found.host:
         if not env.get(KEYS_VARIABLE):
             raise UsageError(
-                tr(
-                    "The old server listens on {host} without a key; yibu does not listen on "
-                    "the network without one.",
-                    host=found.host,
-                ),
-                hint=tr(
-                    "Give it a key that its clients then send ({variable}=…), or serve "
-                    "this machine alone: --host 127.0.0.1",
-                    variable=KEYS_VARIABLE,
-                ),
+                "The old server listens on {host} without a key; yibu does not listen on "
+                "the network without one.",
+                host=found.host,
+                variable=KEYS_VARIABLE,
+                hint="Give it a key that its clients then send ({variable}=…), or serve "
+                "this machine alone: --host 127.0.0.1",
             )
         gateway["host"] = found.host
     document = {**found.document, "gateway": gateway, "models": models}
@@ -211,8 +208,8 @@ class Takeover:
         gateway = self.config.gateway
         if self.context.client.running():
             raise UsageError(
-                tr("A node already runs here, with a gateway of its own."),
-                hint=tr("Stop it first (yibu down), or give this one another home: YIBU_HOME=/dir"),
+                "A node already runs here, with a gateway of its own.",
+                hint="Stop it first (yibu down), or give this one another home: YIBU_HOME=/dir",
             )
         keys = load_keys(gateway, self.context.env, gateway.api_key_file)
         accounts = holds_keys(self.context.paths.state / FILE)
@@ -223,8 +220,10 @@ class Takeover:
         except PortTakenError as error:
             if all(server.listens(port) is False for server in self.old):
                 raise UsageError(
-                    tr("Port {port} is held by another process than {pids}.", port=port, pids=pids),
-                    hint=tr("Find it with: ss -ltnp 'sport = :{port}'", port=port),
+                    "Port {port} is held by another process than {pids}.",
+                    port=port,
+                    pids=pids,
+                    hint="Find it with: ss -ltnp 'sport = :{port}'",
                 ) from error
         else:
             output.say("! {pids} does not listen on port {port} yet.", pids=pids, port=port)
@@ -237,9 +236,7 @@ class Takeover:
         alone = plan_models(self.models, store, without, resolver)
         if any(one.plan.verdict == "does_not_fit" for one in alone):
             _show(alone)
-            raise DoesNotFitError(
-                tr("It does not fit on this machine, even without the old server.")
-            )
+            raise DoesNotFitError("It does not fit on this machine, even without the old server.")
         if self.stop_first:
             return
         together = plan_models(self.models, store, machine, resolver)
@@ -248,19 +245,15 @@ class Takeover:
                 _show(together)
                 held = size(sum(server.rss_bytes() for server in self.old))
                 raise DoesNotFitError(
-                    tr(
-                        "{model} does not fit beside the old server as it does without it: "
-                        "{reasons} The old one ({pids}) holds {held} of main memory and what "
-                        "the GPUs' lines above say.",
-                        model=now.model.name,
-                        reasons=" ".join(now.plan.reasons),
-                        pids=self._pids(),
-                        held=held,
-                    ),
-                    hint=tr(
-                        "Stop the old one before the new one starts, with a gap of as long "
-                        "as that takes: --stop-first"
-                    ),
+                    "{model} does not fit beside the old server as it does without it: "
+                    "{reasons} The old one ({pids}) holds {held} of main memory and what "
+                    "the GPUs' lines above say.",
+                    model=now.model.name,
+                    reasons=" ".join(now.plan.reasons),
+                    pids=self._pids(),
+                    held=held,
+                    hint="Stop the old one before the new one starts, with a gap of as long "
+                    "as that takes: --stop-first",
                 )
 
     # The two orders.
@@ -349,12 +342,10 @@ class Takeover:
                 refused = f"{request.path}: HTTP {answer.status}: {answer.excerpt()}"
             if refused:
                 raise YibuError(
-                    tr(
-                        "{model} is in the old server's place, and gave no token: {refused}",
-                        model=model.name,
-                        refused=refused,
-                    ),
-                    hint=tr("See why: yibu logs {model}", model=model.name),
+                    "{model} is in the old server's place, and gave no token: {refused}",
+                    model=model.name,
+                    refused=refused,
+                    hint="See why: yibu logs {model}",
                 )
 
     def _say(self) -> None:

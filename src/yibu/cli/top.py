@@ -235,8 +235,9 @@ def _check_terminal() -> None:
             tr("TERM is {term!r}", term=term) if sys.stdout.isatty() else tr("this is no terminal")
         )
         raise UsageError(
-            tr("`yibu top` redraws a terminal, and {found}.", found=found),
-            hint=tr("yibu top --once, or --json"),
+            "`yibu top` redraws a terminal, and {found}.",
+            found=found,
+            hint="yibu top --once, or --json",
         )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from yibu.errors import UsageError, YibuError
 from yibu.files import write_whole
-from yibu.messages import tr
 
 
 def require_directory(file: Path) -> None:
@@ -15,7 +14,7 @@ def require_directory(file: Path) -> None:
     parent = file.absolute().parent
     if not parent.is_dir():
         raise UsageError(
-            tr("There is no directory {parent}.", parent=parent), hint=f"mkdir -p {parent}"
+            "There is no directory {parent}.", parent=parent, hint=f"mkdir -p {parent}"
         )
 
 
@@ -35,22 +34,18 @@ def write_all(folder: Path, files: Mapping[str, tuple[str, int]], *, force: bool
         there = [str(path) for path in changed if path.exists() or path.is_symlink()]
         if there and not force:
             raise UsageError(
-                tr(
-                    "{there}: there already, with something else in it. Nothing was written.",
-                    there=", ".join(there),
-                ),
-                hint=tr("Choose another folder with -o, or replace them with --force"),
+                "{there}: there already, with something else in it. Nothing was written.",
+                there=", ".join(there),
+                hint="Choose another folder with -o, or replace them with --force",
             )
         for path, (text, mode) in changed.items():
             write_whole(path, text, mode)
     except OSError as error:
         raise YibuError(
-            tr(
-                "{filename} cannot be written: {strerror}.",
-                filename=error.filename or folder,
-                strerror=error.strerror,
-            ),
-            hint=tr("Choose another folder with -o"),
+            "{filename} cannot be written: {strerror}.",
+            filename=error.filename or folder,
+            strerror=error.strerror,
+            hint="Choose another folder with -o",
         ) from error
     return list(changed)
 

@@ -74,11 +74,9 @@ def decode(data: bytes, name: str) -> str:
     """
     if len(data) > MAX_BYTES:
         raise ConfigError(
-            tr(
-                "{name} has {data_count} bytes; a configuration has at most 1 MiB.",
-                name=name,
-                data_count=len(data),
-            )
+            "{name} has {data_count} bytes; a configuration has at most 1 MiB.",
+            name=name,
+            data_count=len(data),
         )
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
@@ -92,33 +90,27 @@ def _wrong_encoding(data: bytes, error: UnicodeDecodeError, name: str) -> Config
     where = tr("line {line}, column {column}", line=line, column=column)
     if error.encoding.startswith("utf-16"):
         return ConfigError(
-            tr(
-                "{name} begins like UTF-16 text and is none: {reason}.",
-                name=name,
-                reason=error.reason,
-            ),
-            hint=tr("Save it as UTF-8"),
+            "{name} begins like UTF-16 text and is none: {reason}.",
+            name=name,
+            reason=error.reason,
+            hint="Save it as UTF-8",
         )
     try:
         sample = data.split(b"\n")[line - 1].decode("gb18030").strip()
     except UnicodeDecodeError:
         return ConfigError(
-            tr(
-                "{name} is not UTF-8 text: {where} has the byte 0x{data:02x}.",
-                name=name,
-                where=where,
-                data=data[error.start],
-            ),
-            hint=tr("Save it as UTF-8"),
+            "{name} is not UTF-8 text: {where} has the byte 0x{data:02x}.",
+            name=name,
+            where=where,
+            data=data[error.start],
+            hint="Save it as UTF-8",
         )
     return ConfigError(
-        tr(
-            "{name} is not UTF-8 but probably GBK: as GBK, line {line} reads: {sample}",
-            name=name,
-            line=line,
-            sample=sample,
-        ),
-        hint=tr("Convert it: iconv -f GB18030 -t UTF-8 {name} > new.yaml", name=name),
+        "{name} is not UTF-8 but probably GBK: as GBK, line {line} reads: {sample}",
+        name=name,
+        line=line,
+        sample=sample,
+        hint="Convert it: iconv -f GB18030 -t UTF-8 {name} > new.yaml",
     )
 
 

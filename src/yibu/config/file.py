@@ -88,8 +88,9 @@ def find(explicit: Path | None, directory: Path) -> Path | None:
         return candidate if candidate.exists() or candidate.is_symlink() else None
     if not explicit.exists():
         raise ConfigError(
-            tr("The configuration file {explicit} does not exist.", explicit=explicit),
-            hint=tr("Write one with: yibu init"),
+            "The configuration file {explicit} does not exist.",
+            explicit=explicit,
+            hint="Write one with: yibu init",
         )
     return explicit
 
@@ -101,18 +102,16 @@ def content(path: Path) -> bytes:
         if not stat.S_ISREG(mode):
             what = tr("a directory") if stat.S_ISDIR(mode) else tr("a pipe or a device")
             raise ConfigError(
-                tr("The configuration {path} is {what}; a file was expected.", path=path, what=what)
+                "The configuration {path} is {what}; a file was expected.", path=path, what=what
             )
         with path.open("rb") as file:
             return file.read(document.MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(
-            tr(
-                "The configuration file {path} cannot be read: {strerror}.",
-                path=path,
-                strerror=error.strerror,
-            ),
-            hint=tr("See whose it is: ls -l {path}", path=path),
+            "The configuration file {path} cannot be read: {strerror}.",
+            path=path,
+            strerror=error.strerror,
+            hint="See whose it is: ls -l {path}",
         ) from error
 
 
@@ -126,12 +125,10 @@ def parse(data: bytes, name: str, *, env: Mapping[str, str]) -> FileSchema:
     tree = {} if found.value is None else found.value
     if not isinstance(tree, dict):
         raise ConfigError(
-            tr(
-                "{name} holds {kind} where the keys gateway and models are expected.",
-                name=name,
-                kind=type_name(tree),
-            ),
-            hint=tr("See an example with: yibu init --print"),
+            "{name} holds {kind} where the keys gateway and models are expected.",
+            name=name,
+            kind=type_name(tree),
+            hint="See an example with: yibu init --print",
         )
     # As in Compose files: what anchors stand in.
     tree = {key: value for key, value in tree.items() if not key.startswith("x-")}
@@ -303,7 +300,7 @@ def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     if port := env.get("YIBU_PORT"):
         if not port.isdecimal() or int(port) > 65535:
             raise ConfigError(
-                tr("YIBU_PORT is {port!r}; a port is a number from 0 to 65535.", port=port)
+                "YIBU_PORT is {port!r}; a port is a number from 0 to 65535.", port=port
             )
         given["port"] = int(port)
     if key_file := env.get("YIBU_API_KEY_FILE"):

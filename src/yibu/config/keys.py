@@ -63,10 +63,10 @@ def load_keys(
     for number, key in enumerate(keys, start=1):
         if fault := key_fault(key):
             raise ConfigError(
-                tr("API key number {number} cannot be used: {fault}", number=number, fault=fault),
-                hint=tr(
-                    "python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a key"
-                ),
+                "API key number {number} cannot be used: {fault}",
+                number=number,
+                fault=fault,
+                hint="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes a key",
             )
     return tuple(dict.fromkeys(keys))
 
@@ -78,19 +78,17 @@ def read_key_file(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            tr("the key file {path} cannot be read: {error}", path=path, error=error),
-            hint=tr(
-                "Write one key a line into it, and chmod 600; or leave it out: yibu key add NAME"
-            ),
+            "the key file {path} cannot be read: {error}",
+            path=path,
+            error=error,
+            hint="Write one key a line into it, and chmod 600; or leave it out: yibu key add NAME",
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(
-            tr(
-                "the key file {path} has mode {mode:04o}, so that others on this machine may "
-                "read it; expected 0600",
-                path=path,
-                mode=stat.S_IMODE(mode),
-            ),
+            "the key file {path} has mode {mode:04o}, so that others on this machine may "
+            "read it; expected 0600",
+            path=path,
+            mode=stat.S_IMODE(mode),
             hint=f"chmod 600 {path}",
         )
     lines = (line.strip() for line in text.splitlines())
@@ -106,13 +104,9 @@ def check_exposure(host: str, keys: Iterable[str], *, accounts: bool = False) ->
     if is_loopback(host) or accounts or any(keys):
         return
     raise ConfigError(
-        tr(
-            "gateway.host is {host!r}, which other machines can reach, and no API key is set",
-            host=host,
-        ),
-        hint=tr(
-            "Make one: yibu key add NAME; or set {variable}=… or gateway.api_keys in "
-            "yibu.yaml; or use host 127.0.0.1",
-            variable=KEYS_VARIABLE,
-        ),
+        "gateway.host is {host!r}, which other machines can reach, and no API key is set",
+        host=host,
+        variable=KEYS_VARIABLE,
+        hint="Make one: yibu key add NAME; or set {variable}=… or gateway.api_keys in "
+        "yibu.yaml; or use host 127.0.0.1",
     )

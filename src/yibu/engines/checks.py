@@ -58,13 +58,11 @@ def own_flags(
 def _unknown(model: ModelConfig, name: str, server: ServerCommand) -> ConfigError:
     near = nearest(name, [*server.table.flags, *server.translations], cutoff=_LIKENESS)
     return ConfigError(
-        tr(
-            "model {model!r}: {title} {version} has no flag {name}",
-            model=model.name,
-            title=server.title,
-            version=server.table.version,
-            name=spelt(name),
-        ),
+        "model {model!r}: {title} {version} has no flag {name}",
+        model=model.name,
+        title=server.title,
+        version=server.table.version,
+        name=spelt(name),
         hint=tr("Did you mean {near}?", near=spelt(near))
         if near
         else tr("Its flags are in its own documentation"),
@@ -83,22 +81,22 @@ def check_count(who: str, flag: Flag, table: FlagTable, optional: Collection[str
             f"--no-{spelt(name)[2:]}" if table.can_be_off(name) else f"options: {{{name}: false}}"
         )
         raise ConfigError(
-            tr("{who} takes no value, found {values!r}", who=who, values=" ".join(values)),
-            hint=tr(
-                "Write {name} alone, or {negated} to turn it off", name=spelt(name), negated=negated
-            ),
+            "{who} takes no value, found {values!r}",
+            who=who,
+            values=" ".join(values),
+            name=spelt(name),
+            negated=negated,
+            hint="Write {name} alone, or {negated} to turn it off",
         )
     if kind not in ("switch", "") and not values and name not in optional:
         raise lacks_value(who, flag.words[0])
     if kind not in _ANY_NUMBER and len(values) > 1:
         raise ConfigError(
-            tr(
-                "{who} takes one value, found {values_count}: {values}",
-                who=who,
-                values_count=len(values),
-                values=" ".join(values),
-            ),
-            hint=tr("Quote a value that has spaces"),
+            "{who} takes one value, found {values_count}: {values}",
+            who=who,
+            values_count=len(values),
+            values=" ".join(values),
+            hint="Quote a value that has spaces",
         )
 
 
@@ -110,28 +108,24 @@ def _check_values(model: ModelConfig, flag: Flag, server: ServerCommand) -> None
     for value in flag.values:
         if wanted := table.wrong_value(name, value):
             raise ConfigError(
-                tr(
-                    "model {model!r}: {name} has to be {wanted}, found {value!r}",
-                    model=model.name,
-                    name=spelt(name),
-                    wanted=wanted,
-                    value=value,
-                ),
-                hint=tr("Correct it: {name} VALUE", name=spelt(name)),
+                "model {model!r}: {name} has to be {wanted}, found {value!r}",
+                model=model.name,
+                name=spelt(name),
+                wanted=wanted,
+                value=value,
+                hint="Correct it: {name} VALUE",
             )
         if choices and _plainly(value) not in known:
             near = nearest(value, choices, cutoff=_LIKENESS)
             raise ConfigError(
-                tr(
-                    "model {model!r}: {name} cannot be {value!r} in {title} {version}; it is "
-                    "one of {choices}",
-                    model=model.name,
-                    name=spelt(name),
-                    value=value,
-                    title=server.title,
-                    version=table.version,
-                    choices=", ".join(choices),
-                ),
+                "model {model!r}: {name} cannot be {value!r} in {title} {version}; it is "
+                "one of {choices}",
+                model=model.name,
+                name=spelt(name),
+                value=value,
+                title=server.title,
+                version=table.version,
+                choices=", ".join(choices),
                 hint=tr("Did you mean {near}?", near=near) if near else tr("Choose one of these"),
             )
 

@@ -125,8 +125,9 @@ class FlagTable:
             word = words.pop(0)
             if not is_flag(word):
                 raise ConfigError(
-                    tr("the engine's flags begin with {word!r}, which is not a flag", word=word),
-                    hint=tr("Flags look like --name VALUE"),
+                    "the engine's flags begin with {word!r}, which is not a flag",
+                    word=word,
+                    hint="Flags look like --name VALUE",
                 )
             spelling, equals, value = word.partition("=")
             spelling, dot, key = spelling.partition(".") if "." in spelling else (spelling, "", "")
@@ -317,14 +318,12 @@ class Given:
 
     def refuse(self, name: str, expected: str) -> ConfigError:
         return ConfigError(
-            tr(
-                "model {model!r}: option {name} is {values!r}; {expected} was expected",
-                model=self.model,
-                name=name,
-                values=self.values[name],
-                expected=expected,
-            ),
-            hint=tr("Correct it in yibu.yaml under `options:`, or after `--`"),
+            "model {model!r}: option {name} is {values!r}; {expected} was expected",
+            model=self.model,
+            name=name,
+            values=self.values[name],
+            expected=expected,
+            hint="Correct it in yibu.yaml under `options:`, or after `--`",
         )
 
 
@@ -357,9 +356,7 @@ def whole(value: Any) -> int:
 
 def lacks_value(who: str, word: str) -> ConfigError:
     """The error for a flag that stands without the value that it takes."""
-    return ConfigError(
-        tr("{who} lacks its value", who=who), hint=tr("Write {word} VALUE", word=word)
-    )
+    return ConfigError("{who} lacks its value", who=who, word=word, hint="Write {word} VALUE")
 
 
 def is_flag(word: str) -> bool:

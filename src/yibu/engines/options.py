@@ -71,32 +71,24 @@ def read_options(
     for name in rest:
         if name not in own and (near := nearest(name, schema.model_fields)):
             raise ConfigError(
-                tr(
-                    "model {model!r}: the option {name!r} is not known to {engine}",
-                    model=model.name,
-                    name=name,
-                    engine=engine,
-                ),
-                hint=tr(
-                    "Did you mean {near!r}? To hand it to the engine as it stands, put it "
-                    "after `--` on the command line",
-                    near=near,
-                ),
+                "model {model!r}: the option {name!r} is not known to {engine}",
+                model=model.name,
+                name=name,
+                engine=engine,
+                near=near,
+                hint="Did you mean {near!r}? To hand it to the engine as it stands, put it "
+                "after `--` on the command line",
             )
     try:
         return schema.model_validate(known), rest
     except ValidationError as error:
         raise ConfigError(
-            tr(
-                "model {model!r}: {what}",
-                model=model.name,
-                what=joined("; ", _sentences(error, known)),
-            ),
-            hint=tr(
-                "Options of {engine}: {model_fields}",
-                engine=engine,
-                model_fields=", ".join(schema.model_fields),
-            ),
+            "model {model!r}: {what}",
+            model=model.name,
+            what=joined("; ", _sentences(error, known)),
+            engine=engine,
+            model_fields=", ".join(schema.model_fields),
+            hint="Options of {engine}: {model_fields}",
         ) from error
 
 

@@ -44,8 +44,10 @@ def by_name(name: str) -> Engine:
         if engine.name == name:
             return engine
     raise ConfigError(
-        tr("there is no engine named {name!r}", name=name),
-        hint=tr("Engines: {engines}", engines=", ".join(engine.name for engine in engines())),
+        "there is no engine named {name!r}",
+        name=name,
+        engines=", ".join(engine.name for engine in engines()),
+        hint="Engines: {engines}",
     )
 
 
@@ -106,11 +108,11 @@ def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:
         verdict = engine.supports(model, facts)
         if not verdict.supported:
             raise UnsupportedError(
-                tr("model {model!r}: {reason}", model=model.name, reason=verdict.reason),
-                hint=tr(
-                    "Leave `engine: {engine}` out to let yibu choose, or change the source",
-                    engine=model.engine,
-                ),
+                "model {model!r}: {reason}",
+                model=model.name,
+                reason=verdict.reason,
+                engine=model.engine,
+                hint="Leave `engine: {engine}` out to let yibu choose, or change the source",
             )
         return engine
     reasons = []
@@ -120,10 +122,8 @@ def choose(model: ModelConfig, facts: ModelFacts | None) -> Engine:
             return engine
         reasons.append(tr("{name}: {text}", name=engine.name, text=verdict.reason))
     raise UnsupportedError(
-        tr(
-            "model {model!r}: no engine serves it ({reasons})",
-            model=model.name,
-            reasons=joined("; ", reasons),
-        ),
-        hint=tr("Serve it with a command of your own: engine: command, options: {command: …}"),
+        "model {model!r}: no engine serves it ({reasons})",
+        model=model.name,
+        reasons=joined("; ", reasons),
+        hint="Serve it with a command of your own: engine: command, options: {command: …}",
     )

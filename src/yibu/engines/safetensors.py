@@ -92,12 +92,10 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
         found = self.served(model, facts)
         if not placement.gpus:
             raise UnsupportedError(
-                tr(
-                    "model {model!r}: {name} runs on GPUs, and it was placed on the CPU",
-                    model=model.name,
-                    name=self.name,
-                ),
-                hint=tr("Take engine: vllm, or a GGUF of the model with engine: llama.cpp"),
+                "model {model!r}: {name} runs on GPUs, and it was placed on the CPU",
+                model=model.name,
+                name=self.name,
+                hint="Take engine: vllm, or a GGUF of the model with engine: llama.cpp",
             )
         return found
 

@@ -197,30 +197,30 @@ class ServerCommand:
         who = f"model {model!r}: {spelt(flag.name)}"
         if (role := self.roles.get(flag.name)) is not None:  # lifted from what users write
             raise ConfigError(
-                tr("{who} is not the engine's here", who=who),
-                hint=tr("Set {settings} in yibu.yaml", settings=SETTINGS[role]),
+                "{who} is not the engine's here",
+                who=who,
+                settings=SETTINGS[role],
+                hint="Set {settings} in yibu.yaml",
             )
         if flag.name in self.refused:
             raise ConfigError(
-                tr(
-                    "{who} cannot be used, because the engine listens on loopback behind the "
-                    "gateway",
-                    who=who,
-                ),
+                "{who} cannot be used, because the engine listens on loopback behind the gateway",
+                who=who,
                 hint=self.refused[flag.name],
             )
         if flag.name in self.ends:
             raise ConfigError(
-                tr("{who} would have {title} print something and end", who=who, title=self.title),
-                hint=tr("Leave it out; {url} lists the flags", url=self.documentation),
+                "{who} would have {title} print something and end",
+                who=who,
+                title=self.title,
+                url=self.documentation,
+                hint="Leave it out; {url} lists the flags",
             )
         if flag.name in self.secrets and flag.values:
             raise ConfigError(
-                tr(
-                    "{who} would stand on the engine's command line, where every user of the "
-                    "machine can read it",
-                    who=who,
-                ),
+                "{who} would stand on the engine's command line, where every user of the "
+                "machine can read it",
+                who=who,
                 hint=self.unused[flag.name],
             )
 
@@ -257,12 +257,10 @@ class ServerCommand:
                 raise lacks_value(tr("the flag {words}", words=flag.words[0]), flag.words[0])
             elif len(flag.values) > 1 and self.table.flags.get(flag.name) in _ONE_VALUE:
                 raise ConfigError(
-                    tr(
-                        "the flag {words} takes one value, found {values!r}",
-                        words=flag.words[0],
-                        values=" ".join(flag.values),
-                    ),
-                    hint=tr("Quote a value that has spaces"),
+                    "the flag {words} takes one value, found {values!r}",
+                    words=flag.words[0],
+                    values=" ".join(flag.values),
+                    hint="Quote a value that has spaces",
                 )
             elif role == "key":
                 found[role] = (*found.get(role, ()), *flag.values)
@@ -282,7 +280,7 @@ class ServerCommand:
 
         port, repo, file = one("port"), one("hub_repo"), one("hub_file")
         if port is not None and not port.isdigit():
-            raise ConfigError(tr("--port has to be a number, found {port!r}", port=port))
+            raise ConfigError("--port has to be a number, found {port!r}", port=port)
         hub = None
         if repo is not None:
             repo = repo.removeprefix("hf:")
@@ -331,8 +329,9 @@ def adapter(word: str) -> tuple[str, str]:
         name = path = ""
     if not (isinstance(name, str) and isinstance(path, str) and name and path):
         raise ConfigError(
-            tr("--lora-modules has {word!r}; name=path was expected", word=word),
-            hint=tr("Or write it into yibu.yaml: options: {lora: {NAME: PATH_OR_SOURCE}}"),
+            "--lora-modules has {word!r}; name=path was expected",
+            word=word,
+            hint="Or write it into yibu.yaml: options: {lora: {NAME: PATH_OR_SOURCE}}",
         )
     return name, path
 

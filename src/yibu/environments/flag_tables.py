@@ -11,7 +11,6 @@ from typing import Any
 from yibu.environments.manager import EnvironmentManager
 from yibu.errors import EnvironmentSetupError
 from yibu.files import write_whole
-from yibu.messages import tr
 
 TABLE = "flags.json"
 """In the environment's directory, so that it goes when that goes."""
@@ -59,14 +58,10 @@ def _ask(python: Path, engine: str, what: str, env: Mapping[str, str]) -> str:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         raise EnvironmentSetupError(
-            tr(
-                "{what} does not say which flags it has: {splitlines}",
-                what=what,
-                splitlines=said.strip().splitlines()[-1],
-            ),
-            hint=tr(
-                "Go back to the pinned version: yibu engine install {split}",
-                split=what.split(maxsplit=1)[0],
-            ),
+            "{what} does not say which flags it has: {splitlines}",
+            what=what,
+            splitlines=said.strip().splitlines()[-1],
+            split=what.split(maxsplit=1)[0],
+            hint="Go back to the pinned version: yibu engine install {split}",
         ) from error
     return done.stdout

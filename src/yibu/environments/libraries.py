@@ -86,11 +86,9 @@ def require(environment: str, names: Iterable[str]) -> None:
     """
     if lacking := missing(names):
         raise EnvironmentSetupError(
-            tr(
-                "environment {environment}: this machine lacks shared libraries: {lacking}",
-                environment=environment,
-                lacking=", ".join(lacking),
-            ),
+            "environment {environment}: this machine lacks shared libraries: {lacking}",
+            environment=environment,
+            lacking=", ".join(lacking),
             hint=how_to_install(lacking),
             cause="missing_library",
         )

@@ -42,7 +42,6 @@ from yibu.environments.specs import SPECS, EnvironmentSpec
 from yibu.environments.uv import UvCancelledError
 from yibu.errors import EnvironmentSetupError, UsageError
 from yibu.files import write_whole
-from yibu.messages import tr
 from yibu.units import sizes_apart
 
 _LOCK_POLL = 0.2
@@ -193,12 +192,10 @@ class EnvironmentManager:
             return self._specs[name]
         except KeyError:
             raise UsageError(
-                tr(
-                    "there is no environment named {name!r}; known: {specs}",
-                    name=name,
-                    specs=", ".join(self._specs),
-                ),
-                hint=tr("List them with: yibu engine ls"),
+                "there is no environment named {name!r}; known: {specs}",
+                name=name,
+                specs=", ".join(self._specs),
+                hint="List them with: yibu engine ls",
             ) from None
 
     def _target(self, spec: EnvironmentSpec, version: str | None) -> Path:
@@ -264,15 +261,11 @@ class EnvironmentManager:
             made.rename(target)
         except OSError as error:
             raise EnvironmentSetupError(
-                tr(
-                    "environment {spec}: {strerror}: {filename}",
-                    spec=spec.name,
-                    strerror=error.strerror or error,
-                    filename=error.filename or self._directory,
-                ),
-                hint=tr(
-                    "Check free space and permissions there, or move it with YIBU_HOME=/other/disk"
-                ),
+                "environment {spec}: {strerror}: {filename}",
+                spec=spec.name,
+                strerror=error.strerror or error,
+                filename=error.filename or self._directory,
+                hint="Check free space and permissions there, or move it with YIBU_HOME=/other/disk",
                 cause="disk_full" if error.errno in _FULL else "environment",
             ) from error
         finally:
@@ -283,16 +276,12 @@ class EnvironmentManager:
         if free < spec.disk:
             needed, left = sizes_apart(spec.disk, free)
             raise EnvironmentSetupError(
-                tr(
-                    "environment {spec} needs about {needed}, and {left} are free in {directory}",
-                    spec=spec.name,
-                    needed=needed,
-                    left=left,
-                    directory=self._directory,
-                ),
-                hint=tr(
-                    "Free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk"
-                ),
+                "environment {spec} needs about {needed}, and {left} are free in {directory}",
+                spec=spec.name,
+                needed=needed,
+                left=left,
+                directory=self._directory,
+                hint="Free some space (yibu gc), or move everything with YIBU_HOME=/larger/disk",
                 cause="disk_full",
             )
 
@@ -308,12 +297,10 @@ class EnvironmentManager:
             new.replace(link)
         except OSError as error:
             raise EnvironmentSetupError(
-                tr(
-                    "the environment in {target} cannot be written: {error}",
-                    target=target,
-                    error=error,
-                ),
-                hint=tr("Check its owner and permissions, or remove it with: yibu engine rm NAME"),
+                "the environment in {target} cannot be written: {error}",
+                target=target,
+                error=error,
+                hint="Check its owner and permissions, or remove it with: yibu engine rm NAME",
             ) from error
 
     # -- directories and locks ----------------------------------------------------------------
@@ -323,8 +310,9 @@ class EnvironmentManager:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentSetupError(
-                tr("the directory for environments cannot be made: {error}", error=error),
-                hint=tr("Check its permissions, or move it with YIBU_HOME=/other/place"),
+                "the directory for environments cannot be made: {error}",
+                error=error,
+                hint="Check its permissions, or move it with YIBU_HOME=/other/place",
             ) from error
 
     def _temporary(self, name: str) -> Path:
@@ -352,7 +340,7 @@ class EnvironmentManager:
                     waited = True
                 if cancel is not None and cancel.wait(_LOCK_POLL):
                     raise UvCancelledError(
-                        tr("waiting for the environment {spec} was cancelled", spec=spec.name)
+                        "waiting for the environment {spec} was cancelled", spec=spec.name
                     )
                 if cancel is None:
                     time.sleep(_LOCK_POLL)

@@ -177,5 +177,5 @@ def _unusable(
     path: Path, what: str, hint: str, cause: str = "environment"
 ) -> EnvironmentSetupError:
     return EnvironmentSetupError(
-        tr("the program {path} {what}", path=path, what=what), hint=hint, cause=cause
+        "the program {path} {what}", path=path, what=what, hint=hint, cause=cause
     )

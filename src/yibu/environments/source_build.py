@@ -14,7 +14,6 @@ from yibu.environments import toolchain
 from yibu.environments.disk import site_packages
 from yibu.environments.specs import EnvironmentSpec, SourceBuild
 from yibu.errors import EnvironmentSetupError
-from yibu.messages import tr
 
 TOOLS = ("cmake", "ninja", "setuptools", "setuptools-scm", "vcs-versioning", "wheel", "packaging")
 """What the lock has beside the source, and what is removed when the build is done."""
@@ -96,13 +95,11 @@ def link_program(spec: EnvironmentSpec, environment: Path) -> None:
     program = site_packages(environment) / spec.build.program
     if not program.is_file():
         raise EnvironmentSetupError(
-            tr(
-                "environment {spec}: {package} was built and has no {program}",
-                spec=spec.name,
-                package=spec.package,
-                program=program.name,
-            ),
-            hint=tr("Go back to the pinned version: yibu engine install {spec}", spec=spec.name),
+            "environment {spec}: {package} was built and has no {program}",
+            spec=spec.name,
+            package=spec.package,
+            program=program.name,
+            hint="Go back to the pinned version: yibu engine install {spec}",
         )
     program.chmod(0o755)
     link = environment / "bin" / program.name

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from yibu.config.engines import ENGINE_NAMES, engine_table
 from yibu.errors import UsageError
-from yibu.messages import tr
 
 MIB = 1024**2
 GIB = 1024**3
@@ -147,12 +146,10 @@ def environment_for(engine: str, *, gpu: bool) -> str:
     if len(fitting) == 1:
         return fitting[0]
     raise UsageError(
-        tr(
-            "{engine} runs in one of several environments, by the model's format: {environments}",
-            engine=engine,
-            environments=", ".join(environments_of(engine)),
-        ),
-        hint=tr("Name one of them; `yibu up MODEL` makes the right one by itself"),
+        "{engine} runs in one of several environments, by the model's format: {environments}",
+        engine=engine,
+        environments=", ".join(environments_of(engine)),
+        hint="Name one of them; `yibu up MODEL` makes the right one by itself",
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from yibu.environments.libraries import how_to_install
 from yibu.errors import EnvironmentSetupError
-from yibu.messages import tr
 
 _TIMEOUT = 60.0
 _CXX17 = "#include <filesystem>\n#include <thread>\nint main() { std::filesystem::path p; }\n"
@@ -62,11 +61,9 @@ def require(environment: str, names: Iterable[str], env: Mapping[str, str]) -> N
     """
     if lacking := missing(names, env):
         raise EnvironmentSetupError(
-            tr(
-                "environment {environment} is built from source, and this machine lacks {lacking}",
-                environment=environment,
-                lacking=", ".join(NAMES[name] for name in lacking),
-            ),
+            "environment {environment} is built from source, and this machine lacks {lacking}",
+            environment=environment,
+            lacking=", ".join(NAMES[name] for name in lacking),
             hint=how_to_install(lacking),
             cause="missing_toolchain",
         )

@@ -81,8 +81,9 @@ def uv_binary() -> Path:
         return Path(find_uv_bin())
     except FileNotFoundError as error:
         raise EnvironmentSetupError(
-            tr("the uv program is missing beside its Python package: {error}", error=error),
-            hint=tr("Reinstall it: python -m pip install --force-reinstall uv"),
+            "the uv program is missing beside its Python package: {error}",
+            error=error,
+            hint="Reinstall it: python -m pip install --force-reinstall uv",
         ) from error
 
 
@@ -127,11 +128,9 @@ def run_uv(
         _end(process)
     if cancelled:
         raise UvCancelledError(
-            tr("making the environment {environment} was cancelled", environment=environment),
-            hint=tr(
-                "What was downloaded is kept; go on with: yibu engine install {environment}",
-                environment=environment,
-            ),
+            "making the environment {environment} was cancelled",
+            environment=environment,
+            hint="What was downloaded is kept; go on with: yibu engine install {environment}",
         )
     if code != 0:
         output = log.read_text(encoding="utf-8") if log is not None else "\n".join(tail)

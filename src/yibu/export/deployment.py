@@ -15,7 +15,6 @@ from yibu.config import Config, ModelConfig, document
 from yibu.config.keys import KEYS_VARIABLE, is_loopback
 from yibu.engines import registry
 from yibu.errors import ConfigError, UsageError
-from yibu.messages import tr
 from yibu.redaction import is_secret, is_secret_name, redact
 
 REFERENCE = re.compile(r"\$\{env\.(\w+)\}")
@@ -149,11 +148,9 @@ def describe(
     """
     if not _NAME.fullmatch(name):
         raise UsageError(
-            tr(
-                "{name!r} is no name for a service: expected up to 50 letters a-z, digits and -, "
-                "beginning with a letter.",
-                name=name,
-            )
+            "{name!r} is no name for a service: expected up to 50 letters a-z, digits and -, "
+            "beginning with a letter.",
+            name=name,
         )
     variables = tuple(dict.fromkeys(REFERENCE.findall(text)))
     _refuse_secrets(text, config, variables)
@@ -180,12 +177,10 @@ def _refuse_secrets(text: str, config: Config, variables: Sequence[str]) -> None
         return
     lines = "\n".join(f"  line {raw.place(at)[0]}: {'.'.join(map(str, at))}" for at in found)
     raise ConfigError(
-        tr(
-            "{path} holds secrets as they are, and an export would carry them:\n{lines}",
-            path=config.path,
-            lines=lines,
-        ),
-        hint=tr("Write ${env.NAME} in their place, or gateway.api_key_file; then export again"),
+        "{path} holds secrets as they are, and an export would carry them:\n{lines}",
+        path=config.path,
+        lines=lines,
+        hint="Write ${env.NAME} in their place, or gateway.api_key_file; then export again",
     )
 
 

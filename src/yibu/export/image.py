@@ -135,11 +135,10 @@ def _ignored() -> str:
 
 def _wheels() -> str:
     return tr(
-        "The image is built with {wheel} from this folder. It is made from a clone:\n\n"
-        "    pip wheel --no-deps -w wheels PATH_OF_THE_CLONE\n\n"
-        "For a build without a package index, the wheels of all that it needs, made with Python 3.11 on Linux:\n\n"
-        "    pip wheel -w wheels PATH_OF_THE_CLONE\n"
-        "    docker build --build-arg PIP_NO_INDEX=1 -t {image} .\n",
+        "The image is built with {wheel} from this folder. It is made from a clone:\n\n    pip "
+        "wheel --no-deps -w wheels PATH_OF_THE_CLONE\n\nFor a build without a package index, the "
+        "wheels of all that it needs, made with Python 3.11 on Linux:\n\n    pip wheel -w wheels "
+        "PATH_OF_THE_CLONE\n    docker build --build-arg PIP_NO_INDEX=1 -t {image} .\n",
         wheel=_WHEEL,
         image=f"yibu:{__version__}",
     )

@@ -49,9 +49,7 @@ def export(deployment: Deployment, cluster: Cluster) -> Files:
         UsageError: it is not known how many GPUs a pod is to ask for.
     """
     if deployment.gpus is None:
-        raise UsageError(
-            tr("A pod asks for a number of GPUs, not for all."), hint=tr("Write: --gpus 1")
-        )
+        raise UsageError("A pod asks for a number of GPUs, not for all.", hint="Write: --gpus 1")
     made = _Objects(deployment, cluster)
     files = {
         "configmap.yaml": made.config_map(),

@@ -54,12 +54,10 @@ class Service:
         for text in (self.python, str(self.file), str(self.environment_file), self.user):
             if _UNFIT.search(text):
                 raise UsageError(
-                    tr(
-                        "{text!a} cannot stand in a unit: it has a line break or another control "
-                        "character, or is not UTF-8",
-                        text=text,
-                    ),
-                    hint=tr("Rename it, then try again"),
+                    "{text!a} cannot stand in a unit: it has a line break or another control "
+                    "character, or is not UTF-8",
+                    text=text,
+                    hint="Rename it, then try again",
                 )
 
     @property

@@ -51,7 +51,6 @@ from yibu.gateway.requests.offload import Offload
 from yibu.gateway.saved import FILE as SAVED_FILE
 from yibu.gateway.saved import Saved
 from yibu.gateway.sessions import Authentication, ForbiddenError, Sessions
-from yibu.messages import tr
 from yibu.upstream.pool import Pool
 
 if TYPE_CHECKING:
@@ -189,7 +188,7 @@ class Gateway:
                 raise
         except Exception:  # the gateway must go on: one request's fault is answered and logged
             logger.exception("request %s failed", exchange.request_id.decode())
-            await exchange.refuse(InternalError(tr("The gateway failed; its log has the cause")))
+            await exchange.refuse(InternalError("The gateway failed; its log has the cause"))
         finally:
             self.metrics.in_flight -= 1
             self.accounting.settle(exchange)
@@ -203,9 +202,7 @@ class Gateway:
             self._hosts.check(exchange.headers.get(b"host"))
         exchange.closing = self.draining or self.leaving
         if self.draining and exchange.path not in {"/health", "/healthz", "/readyz", "/metrics"}:
-            raise NotReadyError(
-                tr("The gateway is shutting down"), code="shutting_down", retry_after=5
-            )
+            raise NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)
         if exchange.method == "OPTIONS" and await self._cors.answer_options(exchange):
             return
         exchange.require_plain_body()
@@ -220,7 +217,7 @@ class Gateway:
             live = LIVE_ROUTES.get(path)
             if live is not None:
                 self._authorize(exchange, live.access)
-                raise UpgradeRequiredError(tr("{path} is a websocket's: write ws://", path=path))
+                raise UpgradeRequiredError("{path} is a websocket's: write ws://", path=path)
             await self._answer_by_surface(exchange, path)
             return
         else:
@@ -238,7 +235,7 @@ class Gateway:
         exchange.label = path
         if exchange.method != "POST":
             raise MethodNotAllowedError(
-                tr("{path} takes POST, not {method}", path=path, method=exchange.method)
+                "{path} takes POST, not {method}", path=path, method=exchange.method
             )
         self._cors.check_site(exchange)
 
@@ -291,11 +288,9 @@ class Gateway:
         exchange.caller, exchange.key = caller, caller.name
         if access == "admin" and not caller.admin:
             raise UnauthorizedError(
-                tr("This needs an admin's API key"),
-                hint=tr(
-                    "yibu key add NAME --admin makes one; on the node's machine the command "
-                    "line needs none"
-                ),
+                "This needs an admin's API key",
+                hint="yibu key add NAME --admin makes one; on the node's machine the command "
+                "line needs none",
             )
         return True
 

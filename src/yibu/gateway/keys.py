@@ -10,7 +10,6 @@ from yibu.accounts.live import ANYBODY, Caller, LiveAccounts
 from yibu.accounts.types import OWNER
 from yibu.config.keys import digest_of
 from yibu.errors import NotReadyError, UnauthorizedError
-from yibu.messages import tr
 
 
 class KeyRing:
@@ -71,10 +70,7 @@ class KeyRing:
             if unreadable and not self._needed:
                 raise _unreadable()
             raise UnauthorizedError(
-                tr(
-                    "No API key was given: send the header Authorization: Bearer YOUR_KEY, "
-                    "or x-api-key"
-                )
+                "No API key was given: send the header Authorization: Bearer YOUR_KEY, or x-api-key"
             )
         scheme, _, bearer = (authorization or b"").partition(b" ")
         refused: UnauthorizedError | None = None
@@ -88,7 +84,7 @@ class KeyRing:
                 return caller
         if refused is None and unreadable:
             raise _unreadable()
-        raise refused or UnauthorizedError(tr("The API key is not known here"))
+        raise refused or UnauthorizedError("The API key is not known here")
 
     def digest(self, key: bytes) -> bytes:
         """What stands for a key that ``check`` has let pass: its digest as it is kept here."""
@@ -140,8 +136,8 @@ class KeyRing:
 
 def _unreadable() -> NotReadyError:
     return NotReadyError(
-        tr("API keys cannot be checked: the gateway cannot read them, and its log says why"),
-        hint=tr("On the gateway's machine: yibu logs node"),
+        "API keys cannot be checked: the gateway cannot read them, and its log says why",
+        hint="On the gateway's machine: yibu logs node",
         code="keys_unavailable",
         retry_after=5,
     )

@@ -220,13 +220,11 @@ def _error(refusal: Refusal) -> OverloadedError:
     who, limit = refusal.who, refusal.limit
     if refusal.kind == "budget":
         return BudgetSpentError(
-            tr(
-                "{who} has used its budget: {used} of {limit} tokens; it begins anew in {wait}",
-                who=who,
-                used=refusal.used,
-                limit=limit,
-                wait=_duration(refusal.wait),
-            ),
+            "{who} has used its budget: {used} of {limit} tokens; it begins anew in {wait}",
+            who=who,
+            used=refusal.used,
+            limit=limit,
+            wait=_duration(refusal.wait),
             retry_after=refusal.wait,
         )
     reached = {
@@ -235,12 +233,10 @@ def _error(refusal: Refusal) -> OverloadedError:
         "tokens": tr("{limit} tokens a minute, and has", limit=limit),
     }[refusal.kind]
     return OverloadedError(
-        tr(
-            "{who} may take {reached}; try again in {wait}",
-            who=who,
-            reached=reached,
-            wait=_duration(refusal.wait),
-        ),
+        "{who} may take {reached}; try again in {wait}",
+        who=who,
+        reached=reached,
+        wait=_duration(refusal.wait),
         retry_after=refusal.wait,
     )
 

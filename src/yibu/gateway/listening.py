@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from yibu.config import GatewayConfig
 from yibu.errors import ConfigError
-from yibu.messages import tr
 
 logger = logging.getLogger("yibu.gateway")
 
@@ -109,22 +108,22 @@ def bind(host: str, port: int, beside: Sequence[socket.socket] = ()) -> socket.s
 def _listen_error(host: str, port: int, error: OSError) -> ListenError:
     if error.errno == errno.EADDRINUSE:
         return PortTakenError(
-            tr("port {port} on {host} is in use by another program", port=port, host=host),
-            hint=tr(
-                "Find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)", port=port
-            ),
+            "port {port} on {host} is in use by another program",
+            port=port,
+            host=host,
+            hint="Find it with: ss -ltnp 'sport = :{port}'; or set gateway.port (--port)",
         )
     if error.errno == errno.EACCES:
         return ListenError(
-            tr("port {port} on {host} is not allowed for this user", port=port, host=host),
-            hint=tr("Use a port above 1023 (--port 8000)"),
+            "port {port} on {host} is not allowed for this user",
+            port=port,
+            host=host,
+            hint="Use a port above 1023 (--port 8000)",
         )
     return ListenError(
-        tr(
-            "the gateway cannot listen on {host}:{port}: {strerror}",
-            host=host,
-            port=port,
-            strerror=error.strerror or error,
-        ),
-        hint=tr("gateway.host must be an address of this machine: 127.0.0.1, or 0.0.0.0 for all"),
+        "the gateway cannot listen on {host}:{port}: {strerror}",
+        host=host,
+        port=port,
+        strerror=error.strerror or error,
+        hint="gateway.host must be an address of this machine: 127.0.0.1, or 0.0.0.0 for all",
     )

@@ -244,14 +244,13 @@ def find_route(models: Models, model: str, operation: Operation) -> Route:
         does = joined(" and ", (_NOUNS[name] for name in able))
         paths = joined(" or ", (_PATHS[name] for name in able))
         raise NotCapableError(
-            tr(
-                "Model {model!r} does {does} (its engine is {engine}), not {noun}",
-                model=model,
-                does=does,
-                engine=route.engine,
-                noun=operation.noun,
-            ),
-            hint=tr("Use {paths}", paths=paths),
+            "Model {model!r} does {does} (its engine is {engine}), not {noun}",
+            model=model,
+            does=does,
+            engine=route.engine,
+            noun=operation.noun,
+            paths=paths,
+            hint="Use {paths}",
             param="model",
         )
     return route
@@ -266,7 +265,7 @@ def only_route(models: Models, operation: Operation) -> Route:
     for route in models.routes():
         if operation.capability in route.capabilities:
             return route
-    raise UnknownModelError(tr("No model here does {noun}", noun=operation.noun))
+    raise UnknownModelError("No model here does {noun}", noun=operation.noun)
 
 
 def unknown_model(models: Models, model: str) -> UnknownModelError:

@@ -16,7 +16,6 @@ from yibu.accounts.live import Caller
 from yibu.errors import OverloadedError, RequestError, UnauthorizedError
 from yibu.gateway.keys import KeyRing
 from yibu.gateway.saved import Saved, SavedSession
-from yibu.messages import tr
 
 CSRF_HEADER = b"x-csrf-token"
 
@@ -178,12 +177,10 @@ class Sessions:
             self._tries.pop(network, None)
         elif tries >= _TRIES:
             raise OverloadedError(
-                tr(
-                    "{tries} wrong keys came from this address within a minute; try again in "
-                    "{wait:.0f} s",
-                    tries=tries,
-                    wait=wait,
-                ),
+                "{tries} wrong keys came from this address within a minute; try again in "
+                "{wait:.0f} s",
+                tries=tries,
+                wait=wait,
                 code="too_many_attempts",
                 retry_after=wait,
             )
@@ -222,8 +219,8 @@ class Authentication:
             token = headers.get(CSRF_HEADER, b"")
             if method not in _SAFE and not hmac.compare_digest(token, session.csrf.encode()):
                 raise ForbiddenError(
-                    tr("A request with the console's session needs its token in X-CSRF-Token"),
-                    hint=tr("GET /console/api/session has it"),
+                    "A request with the console's session needs its token in X-CSRF-Token",
+                    hint="GET /console/api/session has it",
                     code="csrf_token",
                 )
             return caller
@@ -234,8 +231,8 @@ def check_admin(caller: Caller) -> None:
     """Raises ForbiddenError where the console is not for the caller."""
     if not caller.admin:
         raise ForbiddenError(
-            tr("The console needs an admin's API key"),
-            hint=tr("yibu key add NAME --admin makes one"),
+            "The console needs an admin's API key",
+            hint="yibu key add NAME --admin makes one",
             code="admin_key_needed",
         )
 
@@ -259,11 +256,9 @@ def check_same_origin(headers: Headers, *, strictly: bool = False) -> None:
         return
     shown = (origin or b"another origin").decode("latin-1")[:200]
     raise ForbiddenError(
-        tr(
-            "The request comes from a web page of {shown}; the console is for its own page alone",
-            shown=shown,
-        ),
-        hint=tr("A proxy in front has to hand on the Host header as the browser sent it"),
+        "The request comes from a web page of {shown}; the console is for its own page alone",
+        shown=shown,
+        hint="A proxy in front has to hand on the Host header as the browser sent it",
         code="origin_not_allowed",
     )
 

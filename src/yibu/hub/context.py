@@ -53,13 +53,11 @@ def check_pins_met(source: Source, pins: Pins, paths: set[str]) -> None:
     """Raises VerificationError when a pinned file is not among the model's files."""
     if missing := sorted(set(pins) - paths):
         raise VerificationError(
-            tr(
-                "{source}: {missing} should be there, found: {paths}.",
-                source=source,
-                missing=", ".join(missing),
-                paths=", ".join(sorted(paths)),
-            ),
-            hint=tr("The hub's model is not the one that was pinned: name its revision"),
+            "{source}: {missing} should be there, found: {paths}.",
+            source=source,
+            missing=", ".join(missing),
+            paths=", ".join(sorted(paths)),
+            hint="The hub's model is not the one that was pinned: name its revision",
         )
 
 
@@ -75,17 +73,13 @@ def check_room(directory: Path, needed: int, what: str) -> None:
     if free < needed:
         more, left = sizes_apart(needed, free)
         raise DiskFullError(
-            tr(
-                "{what} needs {more} more in {directory}, but only {left} are free.",
-                what=what,
-                more=more,
-                directory=directory,
-                left=left,
-            ),
-            hint=tr(
-                "Free some room (`yibu gc`, `yibu rm`), or move the cache: YIBU_HOME, "
-                "MODELSCOPE_CACHE, HF_HOME"
-            ),
+            "{what} needs {more} more in {directory}, but only {left} are free.",
+            what=what,
+            more=more,
+            directory=directory,
+            left=left,
+            hint="Free some room (`yibu gc`, `yibu rm`), or move the cache: YIBU_HOME, "
+            "MODELSCOPE_CACHE, HF_HOME",
         )
 
 
@@ -113,21 +107,17 @@ def os_errors(source: Source) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
             raise DiskFullError(
-                tr(
-                    "{source}: the disk is full ({filename}).",
-                    source=source,
-                    filename=error.filename,
-                ),
-                hint=tr("Free some room (`yibu gc`, `yibu rm`), then run the same command again"),
+                "{source}: the disk is full ({filename}).",
+                source=source,
+                filename=error.filename,
+                hint="Free some room (`yibu gc`, `yibu rm`), then run the same command again",
             ) from error
         raise HubError(
-            tr(
-                "{source}: {filename}: {strerror}.",
-                source=source,
-                filename=error.filename or tr("the file system"),
-                strerror=error.strerror or error,
-            ),
-            hint=tr("Check the directory's owner and permissions"),
+            "{source}: {filename}: {strerror}.",
+            source=source,
+            filename=error.filename or tr("the file system"),
+            strerror=error.strerror or error,
+            hint="Check the directory's owner and permissions",
         ) from error
 
 
@@ -139,14 +129,9 @@ def offline_error(source: Source, missing: Sequence[str]) -> OfflineError:
         else tr("nothing of it is here")
     )
     return OfflineError(
-        tr(
-            "{source}: only local files are allowed (offline), and {found}.",
-            source=source,
-            found=found,
-        ),
-        hint=tr(
-            "Unset YIBU_OFFLINE and HF_HUB_OFFLINE (or leave --offline out) and run `yibu "
-            "pull '{source}'`",
-            source=source,
-        ),
+        "{source}: only local files are allowed (offline), and {found}.",
+        source=source,
+        found=found,
+        hint="Unset YIBU_OFFLINE and HF_HUB_OFFLINE (or leave --offline out) and run `yibu "
+        "pull '{source}'`",
     )

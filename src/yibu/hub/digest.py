@@ -52,7 +52,7 @@ def digest(
     with path.open("rb", buffering=0) as file:
         while filled := file.readinto(buffer):
             if cancel is not None and cancel.is_set():
-                raise PullCancelledError(tr("Reading {path} was cancelled.", path=path))
+                raise PullCancelledError("Reading {path} was cancelled.", path=path)
             sha256.update(buffer[:filled])
             if sha1 is not None:
                 sha1.update(buffer[:filled])
@@ -72,8 +72,10 @@ def check(name: str, path: Path, expected: Expected, **reading: object) -> Diges
     found = digest(path, git=git, **reading)  # type: ignore[arg-type]  # digest's own keywords
     if difference := differs(found, expected):
         raise VerificationError(
-            tr("{file}: {reason}.", file=name, reason=difference),
-            hint=tr("Run the same command again; if it stays so, the hub's file is broken"),
+            "{file}: {reason}.",
+            file=name,
+            reason=difference,
+            hint="Run the same command again; if it stays so, the hub's file is broken",
         )
     return found
 

@@ -30,24 +30,20 @@ def check_format(name: str, path: Path, file_name: str) -> bool:
         start = file.read(512)
     if start.startswith(_LFS_POINTER):
         raise VerificationError(
-            tr(
-                "{name} is a Git LFS pointer, which stands for the file, and not the file itself.",
-                name=name,
-            ),
-            hint=tr("The mirror keeps repositories without their large files: use another one"),
+            "{name} is a Git LFS pointer, which stands for the file, and not the file itself.",
+            name=name,
+            hint="The mirror keeps repositories without their large files: use another one",
         )
     checker = _checker(file_name.rpartition("/")[2].lower())
     if checker is None:
         return False
     if not start:
-        raise VerificationError(
-            tr("{name} is empty.", name=name), hint=tr("Run the same command again")
-        )
+        raise VerificationError("{name} is empty.", name=name, hint="Run the same command again")
     try:
         checker(path, start)
     except VerificationError as error:
         raise VerificationError(
-            tr("{file}: {reason}.", file=name, reason=error.message), hint=_AGAIN
+            "{file}: {reason}.", file=name, reason=error.message, hint=_AGAIN
         ) from error
     except UnsupportedError:
         return False  # a version of the format that is not known here
@@ -68,18 +64,16 @@ _AGAIN = tr("Run the same command again; if it stays so, the file is broken wher
 def _gguf(path: Path, start: bytes) -> None:
     if not start.startswith(gguf.MAGIC):
         raise VerificationError(
-            tr("it does not begin as a GGUF file does, but with {start!r}", start=start[:8])
+            "it does not begin as a GGUF file does, but with {start!r}", start=start[:8]
         )
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         header = gguf.parse(data, "the file")
         if header.file_bytes > len(data):
             raise VerificationError(
-                tr(
-                    "it is cut short: {data_count} bytes came, and its header describes "
-                    "tensors up to byte {file_bytes}",
-                    data_count=len(data),
-                    file_bytes=header.file_bytes,
-                )
+                "it is cut short: {data_count} bytes came, and its header describes "
+                "tensors up to byte {file_bytes}",
+                data_count=len(data),
+                file_bytes=header.file_bytes,
             )
 
 
@@ -90,11 +84,9 @@ def _safetensors(path: Path, _start: bytes) -> None:
     end = length + max((tensor.end for tensor in tensors), default=0)
     if end != path.stat().st_size:
         raise VerificationError(
-            tr(
-                "{st_size} bytes came, and its header describes {end}",
-                st_size=path.stat().st_size,
-                end=end,
-            )
+            "{st_size} bytes came, and its header describes {end}",
+            st_size=path.stat().st_size,
+            end=end,
         )
 
 
@@ -103,14 +95,14 @@ def _torch(path: Path, start: bytes) -> None:
     if start.startswith(_PICKLES):
         return
     if not start.startswith(b"PK\x03\x04") or not zipfile.is_zipfile(path):
-        raise VerificationError(tr("it is no whole archive of torch.save"))
+        raise VerificationError("it is no whole archive of torch.save")
 
 
 def _onnx(_path: Path, start: bytes) -> None:
     # ModelProto's first field is ir_version, a small number.
     if start[:1] != b"\x08":
         raise VerificationError(
-            tr("it does not begin as an ONNX model does, but with {start!r}", start=start[:8])
+            "it does not begin as an ONNX model does, but with {start!r}", start=start[:8]
         )
 
 
@@ -118,17 +110,17 @@ def _tokenizer(_path: Path, start: bytes) -> None:
     # SentencePiece's protobuf begins with its first piece; tiktoken's is base64, line by line.
     if start[:1] != b"\n" and not (start.isascii() and start[:1].isalnum()):
         raise VerificationError(
-            tr("it does not begin as a tokenizer does, but with {start!r}", start=start[:8])
+            "it does not begin as a tokenizer does, but with {start!r}", start=start[:8]
         )
 
 
 def _json(path: Path, _start: bytes) -> None:
     if path.stat().st_size > _LARGEST_JSON:
-        raise VerificationError(tr("it is larger than any JSON file of a model"))
+        raise VerificationError("it is larger than any JSON file of a model")
     try:
         json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise VerificationError(tr("it is not JSON ({error})", error=error)) from error
+        raise VerificationError("it is not JSON ({error})", error=error) from error
 
 
 _CHECKERS: dict[str, Callable[[Path, bytes], None]] = {

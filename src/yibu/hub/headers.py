@@ -15,7 +15,6 @@ from yibu.hub.quantization import Choice, Variant, usual
 from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import LocalModel, Source
-from yibu.messages import tr
 
 _READ_LIMIT = 64 * 1024 * 1024
 """Bytes: a GGUF with a large vocabulary has some ten megabytes of metadata."""
@@ -50,18 +49,14 @@ class RemoteHeaders:
             HubError: more than 64 MiB were asked for, or the hub failed.
         """
         if path not in self.files:
-            raise HubNotFoundError(
-                tr("{source} has no file {path!r}.", source=self.source, path=path)
-            )
+            raise HubNotFoundError("{source} has no file {path!r}.", source=self.source, path=path)
         wanted = self.files[path] - start if length is None else length
         if wanted > _READ_LIMIT:
             raise HubError(
-                tr(
-                    "{path}: {wanted} bytes are no header; at most {limit} are read.",
-                    path=path,
-                    wanted=wanted,
-                    limit=_READ_LIMIT,
-                )
+                "{path}: {wanted} bytes are no header; at most {limit} are read.",
+                path=path,
+                wanted=wanted,
+                limit=_READ_LIMIT,
             )
         return self._read(path, start, max(wanted, 0))
 
@@ -77,12 +72,7 @@ class RemoteHeaders:
             return json.loads(self.read(path))
         except ValueError as error:
             raise HubError(
-                tr(
-                    "{source}: {path} is not JSON: {error}.",
-                    source=self.source,
-                    path=path,
-                    error=error,
-                )
+                "{source}: {path} is not JSON: {error}.", source=self.source, path=path, error=error
             ) from error
 
 

@@ -126,12 +126,10 @@ class HttpClient:
             ) from error
         except (requests.exceptions.RequestException, ValueError) as error:  # of a Location, too
             raise HubError(
-                tr(
-                    "{what} cannot be asked for at {url}: {error}.",
-                    what=what,
-                    url=url,
-                    error=shortest(error).rstrip("."),
-                ),
+                "{what} cannot be asked for at {url}: {error}.",
+                what=what,
+                url=url,
+                error=shortest(error).rstrip("."),
                 hint=no_hub(host_of(url)),
             ) from error
         self._answered = True
@@ -194,8 +192,10 @@ def require_proxy(settings: HubSettings, url: str, what: str) -> None:
     """Raises HubUnreachableError when the proxy that ``url`` is fetched through is not there."""
     if dead := settings.proxies.fault(url):
         raise HubUnreachableError(
-            tr("{what} cannot be fetched: {reason}.", what=what, reason=dead),
-            hint=tr("Correct or unset that variable; NO_PROXY lists hosts to ask directly"),
+            "{what} cannot be fetched: {reason}.",
+            what=what,
+            reason=dead,
+            hint="Correct or unset that variable; NO_PROXY lists hosts to ask directly",
         )
 
 
@@ -234,17 +234,15 @@ def pause(
 
 
 def _cancelled(what: str) -> PullCancelledError:
-    return PullCancelledError(tr("Reading {what} was cancelled.", what=what))
+    return PullCancelledError("Reading {what} was cancelled.", what=what)
 
 
 def unreachable(what: str, settings: HubSettings, error: TransientError) -> HubUnreachableError:
     return HubUnreachableError(
-        tr(
-            "{what} could not be fetched in {attempts} tries; the last: {error}.",
-            what=what,
-            attempts=settings.attempts,
-            error=error,
-        ),
+        "{what} could not be fetched in {attempts} tries; the last: {error}.",
+        what=what,
+        attempts=settings.attempts,
+        error=error,
         hint=asks_less()
         if error.limited
         else tr("Run the same command again to go on from here; `yibu doctor` checks the network"),

@@ -106,11 +106,9 @@ class HuggingFaceHub:
                 files.append(RemoteFile(file.rfilename, expected, url, headers))
             if not _COMMIT.fullmatch(commit):
                 raise HubError(
-                    tr(
-                        "Hugging Face names no commit for {source}; found {commit!r}.",
-                        source=source,
-                        commit=commit,
-                    )
+                    "Hugging Face names no commit for {source}; found {commit!r}.",
+                    source=source,
+                    commit=commit,
                 )
             return Listing(commit, tuple(files))
 
@@ -252,32 +250,32 @@ def _translated(error: Exception, source: Source, endpoint: str) -> Exception:  
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
         return HubAuthError(
-            tr(
-                "{name} is gated: Hugging Face gives it only to those who accepted its terms.",
-                name=name,
-            ),
-            hint=tr("Accept them at https://huggingface.co/{name}, and set HF_TOKEN", name=name),
+            "{name} is gated: Hugging Face gives it only to those who accepted its terms.",
+            name=name,
+            hint="Accept them at https://huggingface.co/{name}, and set HF_TOKEN",
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return HubNotFoundError(
-            tr(
-                "Hugging Face has no revision {revision!r} of {name}.", revision=revision, name=name
-            ),
-            hint=tr("Leave the revision out for the default branch"),
+            "Hugging Face has no revision {revision!r} of {name}.",
+            revision=revision,
+            name=name,
+            hint="Leave the revision out for the default branch",
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return HubNotFoundError(
-            tr("Hugging Face has no model {name}, or it is private.", name=name),
-            hint=tr("Check the spelling; for a private model set HF_TOKEN"),
+            "Hugging Face has no model {name}, or it is private.",
+            name=name,
+            hint="Check the spelling; for a private model set HF_TOKEN",
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
         return OfflineError(
-            tr("{source} cannot be listed: HF_HUB_OFFLINE is set.", source=source),
-            hint=tr("Unset HF_HUB_OFFLINE"),
+            "{source} cannot be listed: HF_HUB_OFFLINE is set.",
+            source=source,
+            hint="Unset HF_HUB_OFFLINE",
         )
     if isinstance(error, errors.HFValidationError):
         return SourceError(
-            tr("{name!r} is no name of a Hugging Face model: {error}.", name=name, error=error)
+            "{name!r} is no name of a Hugging Face model: {error}.", name=name, error=error
         )
     if isinstance(error, errors.HfHubHTTPError):
         if status in (401, 403):
@@ -294,6 +292,8 @@ def _translated(error: Exception, source: Source, endpoint: str) -> Exception:  
     if isinstance(error, httpx2.TransportError):
         return http.TransientError(tr("no answer from Hugging Face: {error!r}", error=error))
     return HubError(
-        tr("Hugging Face's list of {name} cannot be used: {error!r}.", name=name, error=error),
+        "Hugging Face's list of {name} cannot be used: {error!r}.",
+        name=name,
+        error=error,
         hint=pages.no_hub(endpoint),
     )

@@ -15,7 +15,6 @@ from yibu.files import write_whole
 from yibu.hub.digest import digest
 from yibu.hub.records import Record
 from yibu.hub.types import Source
-from yibu.messages import tr
 
 _MANIFEST = ".yibu.json"
 
@@ -45,16 +44,13 @@ def make_links(record: Record, directory: Path) -> None:
             if target.is_file() and digest(target).sha256 == file.sha256:
                 continue
             raise HubError(
-                tr(
-                    "{target} is in the way: it is not {record_source}'s {file_path}, and "
-                    "yibu did not put it there.",
-                    target=target,
-                    record_source=record.source,
-                    file_path=file.path,
-                ),
-                hint=tr(
-                    "Move {directory} away, or choose another --cache-dir", directory=directory
-                ),
+                "{target} is in the way: it is not {record_source}'s {file_path}, and "
+                "yibu did not put it there.",
+                target=target,
+                record_source=record.source,
+                file_path=file.path,
+                directory=directory,
+                hint="Move {directory} away, or choose another --cache-dir",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         _link(original, target)

@@ -25,7 +25,8 @@ def open_local(source: Source) -> LocalModel:
         parent = path.parent
         near = sorted(item.name for item in parent.iterdir())[:8] if parent.is_dir() else []
         raise HubNotFoundError(
-            tr("{path} does not exist; a model's directory or file was expected.", path=path),
+            "{path} does not exist; a model's directory or file was expected.",
+            path=path,
             hint=tr("In {parent} there is: {near}", parent=parent, near=", ".join(near))
             if near
             else tr("Check the path"),
@@ -35,7 +36,7 @@ def open_local(source: Source) -> LocalModel:
         for item, size in local_files(path)
     )
     if not files:
-        raise HubNotFoundError(tr("{path} holds no files; a model was expected.", path=path))
+        raise HubNotFoundError("{path} holds no files; a model was expected.", path=path)
     if not path.is_dir():
         files = (*files, *_beside(path))
     return LocalModel(source, path, files)

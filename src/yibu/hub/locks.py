@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Self
 
 from yibu.errors import PullCancelledError
-from yibu.messages import tr
 
 READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _POLL = 0.2
@@ -41,8 +40,8 @@ def exclusive(
         on_wait()
         if cancel.wait(_POLL):
             raise PullCancelledError(
-                tr("The download was cancelled while another process fetched the same model."),
-                hint=tr("The other process goes on"),
+                "The download was cancelled while another process fetched the same model.",
+                hint="The other process goes on",
             )
     try:
         yield waited

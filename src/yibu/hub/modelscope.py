@@ -150,12 +150,10 @@ class _Snapshot:
 def _expected(file: Any) -> Expected:
     if not isinstance(file.size or 0, int) or (file.size or 0) < 0:
         raise HubError(
-            tr(
-                "ModelScope lists {file_path} with the size {file_size!r}; nothing was fetched.",
-                file_path=file.path,
-                file_size=file.size,
-            ),
-            hint=tr("Try again later, or name another revision"),
+            "ModelScope lists {file_path} with the size {file_size!r}; nothing was fetched.",
+            file_path=file.path,
+            file_size=file.size,
+            hint="Try again later, or name another revision",
         )
     sha256 = file.sha256.lower() if file.sha256 else None
     # The listing says 0 for an empty file and for a size it does not know.
@@ -168,49 +166,37 @@ def _translated(error: Exception, source: Source, endpoint: str) -> HubError:
 
     if isinstance(error, errors.NotExistError):
         return HubNotFoundError(
-            tr(
-                "ModelScope has no model {source} at revision {revision}, or it is private.",
-                source=source.name,
-                revision=source.revision or _BRANCH,
-            ),
-            hint=tr(
-                "Check the spelling on modelscope.cn; for a private model set MODELSCOPE_API_TOKEN"
-            ),
+            "ModelScope has no model {source} at revision {revision}, or it is private.",
+            source=source.name,
+            revision=source.revision or _BRANCH,
+            hint="Check the spelling on modelscope.cn; for a private model set MODELSCOPE_API_TOKEN",
         )
     if isinstance(error, errors.AuthenticationError | errors.PermissionDeniedError):
         return HubAuthError(
-            tr(
-                "ModelScope refuses {source}: {error_message}.",
-                source=source.name,
-                error_message=error.message,
-            ),
-            hint=tr("Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken"),
+            "ModelScope refuses {source}: {error_message}.",
+            source=source.name,
+            error_message=error.message,
+            hint="Set MODELSCOPE_API_TOKEN to a token of modelscope.cn/my/myaccesstoken",
         )
     if isinstance(error, errors.NetworkError):
         return HubUnreachableError(
-            tr(
-                "ModelScope cannot be reached for the files of {source}: {reason}.",
-                source=source.name,
-                reason=http.shortest(error.__cause__ or error),
-            ),
-            hint=tr("`yibu doctor` checks the network; MODELSCOPE_ENDPOINT names another hub"),
+            "ModelScope cannot be reached for the files of {source}: {reason}.",
+            source=source.name,
+            reason=http.shortest(error.__cause__ or error),
+            hint="`yibu doctor` checks the network; MODELSCOPE_ENDPOINT names another hub",
         )
     if isinstance(error, errors.ServerError | errors.RateLimitError):
         return HubUnreachableError(
-            tr(
-                "ModelScope did not list the files of {source}: {error}.",
-                source=source.name,
-                error=f"HTTP {error.status_code}" if error.status_code else error.message,
-            ),
+            "ModelScope did not list the files of {source}: {error}.",
+            source=source.name,
+            error=f"HTTP {error.status_code}" if error.status_code else error.message,
             hint=http.asks_less()
             if error.status_code == 429
             else tr("Run the command again later; `yibu doctor` checks the network"),
         )
     return HubError(
-        tr(
-            "ModelScope's list of {source} cannot be used: {error!r}.",
-            source=source.name,
-            error=error,
-        ),
+        "ModelScope's list of {source} cannot be used: {error!r}.",
+        source=source.name,
+        error=error,
         hint=pages.no_hub(endpoint),
     )

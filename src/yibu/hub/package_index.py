@@ -83,14 +83,11 @@ def find_wheel(
         raise failure
     known = ", ".join(sorted(versions)) or tr("none")
     raise HubNotFoundError(
-        tr(
-            "No index has a pure-Python wheel of {dist}=={version}; versions with a wheel: "
-            "{known}.",
-            dist=dist,
-            version=version,
-            known=known,
-        ),
-        hint=tr("Check the name and the version, or your pip index settings (`pip config list`)"),
+        "No index has a pure-Python wheel of {dist}=={version}; versions with a wheel: {known}.",
+        dist=dist,
+        version=version,
+        known=known,
+        hint="Check the name and the version, or your pip index settings (`pip config list`)",
     )
 
 
@@ -132,11 +129,9 @@ def _offered(
                 content += chunk
                 if len(content) > _PAGE_LIMIT:
                     raise HubError(
-                        tr(
-                            "{what} is over {limit} bytes; an index page was expected.",
-                            what=what,
-                            limit=_PAGE_LIMIT,
-                        )
+                        "{what} is over {limit} bytes; an index page was expected.",
+                        what=what,
+                        limit=_PAGE_LIMIT,
                     )
             if _is_login(bytes(content)):
                 raise pages.web_page(what, url, response, bytes(content))
@@ -170,11 +165,9 @@ def _json_files(content: bytes, base: str) -> Iterator[WheelFile]:
             )
     except (ValueError, KeyError, TypeError) as error:
         raise HubError(
-            tr(
-                "The index at {base} sent JSON that is no file list: {error}.",
-                base=_host(base),
-                error=error,
-            )
+            "The index at {base} sent JSON that is no file list: {error}.",
+            base=_host(base),
+            error=error,
         ) from error
 
 

@@ -220,12 +220,10 @@ def pip_download(spelled: str, directory: Path, reason: HubError, cancel: thread
         if process.returncode != 0 or len(found) != 1:
             last = said[-1] if said else tr("exit code {returncode}", returncode=process.returncode)
             raise HubError(
-                tr(
-                    "{spelled} could not be fetched: {reason_message} pip: {last}",
-                    spelled=spelled,
-                    reason_message=reason.message,
-                    last=last,
-                ),
+                "{spelled} could not be fetched: {reason_message} pip: {last}",
+                spelled=spelled,
+                reason_message=reason.message,
+                last=last,
                 hint=reason.hint,
             )
         return found[0].replace(directory / found[0].name)
@@ -235,13 +233,11 @@ def _wait(process: subprocess.Popen[bytes], spelled: str, cancel: threading.Even
     waited = 0.0
     while process.poll() is None:
         if cancel.wait(_POLL):
-            raise PullCancelledError(tr("Fetching {spelled} was cancelled.", spelled=spelled))
+            raise PullCancelledError("Fetching {spelled} was cancelled.", spelled=spelled)
         waited += _POLL
         if waited > _TIMEOUT:
             raise HubError(
-                tr(
-                    "pip did not fetch {spelled} in {seconds:.0f} seconds.",
-                    spelled=spelled,
-                    seconds=_TIMEOUT,
-                )
+                "pip did not fetch {spelled} in {seconds:.0f} seconds.",
+                spelled=spelled,
+                seconds=_TIMEOUT,
             )

@@ -55,8 +55,9 @@ def of_network(status: int, host: str, what: str, start: bytes) -> HubUnreachabl
     """The error of an answer that is a proxy's or a network's, not the hub's; None for any other."""
     if status == 407:
         return HubUnreachableError(
-            tr("The proxy wants a user and a password for {what} (HTTP 407).", what=what),
-            hint=tr("Put USER:PASSWORD@ before the host in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY"),
+            "The proxy wants a user and a password for {what} (HTTP 407).",
+            what=what,
+            hint="Put USER:PASSWORD@ before the host in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY",
         )
     if status == 511 or (is_page(start) and status not in RETRIED_STATUSES):
         return WebPageError(_page_message(host, what, start, status), hint=_PAGE_HINT)
@@ -73,9 +74,8 @@ def no_hub(host: str) -> str:
 
 
 _PAGE_HINT = tr(
-    "Open any page in a browser on this machine and log in, or ask who runs the network; "
-    "a mirror may be wrong too (HF_ENDPOINT, MODELSCOPE_ENDPOINT, pip's index-url). "
-    "Nothing of it was kept"
+    "Open any page in a browser on this machine and log in, or ask who runs the network; a mirror "
+    "may be wrong too (HF_ENDPOINT, MODELSCOPE_ENDPOINT, pip's index-url). Nothing of it was kept"
 )
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 

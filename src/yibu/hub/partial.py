@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from yibu.errors import DiskFullError
-from yibu.messages import tr
 
 # EFBIG: a file-size limit (ulimit -f); the remedy is the same kind as for a full disk.
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -181,15 +180,11 @@ def disk_full_as_error(path: Path) -> Iterator[None]:
         if error.errno not in DISK_FULL_ERRNOS:
             raise
         raise DiskFullError(
-            tr(
-                "The disk is full: writing {path} failed ({strerror}).",
-                path=path,
-                strerror=error.strerror,
-            ),
-            hint=tr(
-                "Free some room (`yibu gc`, `yibu rm`), then run the same command again; it goes "
-                "on where it stopped"
-            ),
+            "The disk is full: writing {path} failed ({strerror}).",
+            path=path,
+            strerror=error.strerror,
+            hint="Free some room (`yibu gc`, `yibu rm`), then run the same command again; it goes "
+            "on where it stopped",
         ) from error
 
 

@@ -11,7 +11,6 @@ from typing import Protocol
 from yibu.errors import HubError
 from yibu.hub.selection import RemoteFile
 from yibu.hub.types import Source
-from yibu.messages import tr
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +70,9 @@ def move(fresh: Path, target: Path) -> None:
     except OSError as error:
         if target.is_dir():
             raise HubError(
-                tr(
-                    "{target} is a directory; a file belongs there: {error}.",
-                    target=target,
-                    error=error,
-                )
+                "{target} is a directory; a file belongs there: {error}.",
+                target=target,
+                error=error,
             ) from error
         near = target.with_name(f".{target.name}.new")
         shutil.copyfile(fresh, near)

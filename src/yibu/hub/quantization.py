@@ -56,19 +56,15 @@ class Variant:
         if self.missing:
             shown = ", ".join(self.missing[:4]) + (" …" if len(self.missing) > 4 else "")
             raise VerificationError(
-                tr(
-                    "{source}: the repository lists {found} of {expected} parts of "
-                    "{name}; missing: {shown}.",
-                    source=source,
-                    found=len(self.files),
-                    expected=len(self.files) + len(self.missing),
-                    name=self.name,
-                    shown=shown,
-                ),
-                hint=tr(
-                    "Nothing was fetched. The upload is not complete: name another file, or "
-                    "ask its author"
-                ),
+                "{source}: the repository lists {found} of {expected} parts of "
+                "{name}; missing: {shown}.",
+                source=source,
+                found=len(self.files),
+                expected=len(self.files) + len(self.missing),
+                name=self.name,
+                shown=shown,
+                hint="Nothing was fetched. The upload is not complete: name another file, or "
+                "ask its author",
             )
 
 
@@ -181,26 +177,25 @@ def by_tag(found: Sequence[Variant], tag: str, source: str) -> Variant:
         if matching:
             names = ", ".join(path for variant in matching for path in variant.files[:1])
             raise HubNotFoundError(
-                tr(
-                    "{source} means {matching_count} files: {names}.",
-                    source=source,
-                    matching_count=len(matching),
-                    names=names,
-                ),
-                hint=tr("Name one of them: ORG/NAME#FILE.gguf"),
+                "{source} means {matching_count} files: {names}.",
+                source=source,
+                matching_count=len(matching),
+                names=names,
+                hint="Name one of them: ORG/NAME#FILE.gguf",
             )
     if not found:
         raise HubNotFoundError(
-            tr(
-                "{source}: the repository has no GGUF files, so that {tag!r} names nothing.",
-                source=source,
-                tag=tag,
-            ),
-            hint=tr("Leave it out, or find the model's GGUF repository (often NAME-GGUF)"),
+            "{source}: the repository has no GGUF files, so that {tag!r} names nothing.",
+            source=source,
+            tag=tag,
+            hint="Leave it out, or find the model's GGUF repository (often NAME-GGUF)",
         )
     raise HubNotFoundError(
-        tr("{source}: the repository has no quantization {tag!r}.", source=source, tag=tag),
-        hint=tr("It has {found}", found=listed(found)),
+        "{source}: the repository has no quantization {tag!r}.",
+        source=source,
+        tag=tag,
+        found=listed(found),
+        hint="It has {found}",
     )
 
 

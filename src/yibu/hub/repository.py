@@ -281,14 +281,12 @@ class _Pull:
         for folder in {(root / file.path).parent for file in self._files} - {root}:
             if not folder.resolve().is_relative_to(root.resolve()):
                 raise HubError(
-                    tr(
-                        "{source}: {folder} is a link that leads out of {root}; nothing is "
-                        "written through it.",
-                        source=self._source,
-                        folder=folder,
-                        root=root,
-                    ),
-                    hint=tr("Remove it, if you did not make it: rm {folder}", folder=folder),
+                    "{source}: {folder} is a link that leads out of {root}; nothing is "
+                    "written through it.",
+                    source=self._source,
+                    folder=folder,
+                    root=root,
+                    hint="Remove it, if you did not make it: rm {folder}",
                 )
 
     def _check_existing(self, record: Record | None) -> None:

@@ -86,44 +86,35 @@ def _checked(files: Sequence[RemoteFile], source: Source) -> dict[str, RemoteFil
     for file in files:
         if not safe_member(file.path):
             raise HubError(
-                tr(
-                    "{source} lists the file {file_path!r}, which points outside of the "
-                    "repository; nothing was fetched.",
-                    source=source,
-                    file_path=file.path,
-                ),
-                hint=tr("Do not use this repository"),
+                "{source} lists the file {file_path!r}, which points outside of the "
+                "repository; nothing was fetched.",
+                source=source,
+                file_path=file.path,
+                hint="Do not use this repository",
             )
         other = by_path.setdefault(file.path, file)
         if other.expected != file.expected:
             raise HubError(
-                tr(
-                    "{source} lists {file_path} twice, with different contents; nothing was "
-                    "fetched.",
-                    source=source,
-                    file_path=file.path,
-                ),
-                hint=tr("Try again later, or name another revision"),
+                "{source} lists {file_path} twice, with different contents; nothing was fetched.",
+                source=source,
+                file_path=file.path,
+                hint="Try again later, or name another revision",
             )
     for path in by_path:
         above = path.rpartition("/")[0]
         while above:
             if above in by_path:
                 raise HubError(
-                    tr(
-                        "{source} lists {above} as a file and as the folder of {path}; "
-                        "nothing was fetched.",
-                        source=source,
-                        above=above,
-                        path=path,
-                    ),
-                    hint=tr("Do not use this repository"),
+                    "{source} lists {above} as a file and as the folder of {path}; "
+                    "nothing was fetched.",
+                    source=source,
+                    above=above,
+                    path=path,
+                    hint="Do not use this repository",
                 )
             above = above.rpartition("/")[0]
     if not by_path:
-        raise HubNotFoundError(
-            tr("{source} holds no files.", source=source), hint=tr("Check the spelling")
-        )
+        raise HubNotFoundError("{source} holds no files.", source=source, hint="Check the spelling")
     return by_path
 
 
@@ -133,13 +124,12 @@ def _one_file(
     if file not in sizes:
         near = difflib.get_close_matches(file, sizes, n=3, cutoff=0.4)
         raise HubNotFoundError(
-            tr(
-                "{source} has no file {file!r}; it holds {sizes_count} files.",
-                source=source,
-                file=file,
-                sizes_count=len(sizes),
-            ),
-            hint=tr("The nearest: {near}", near=", ".join(near or list(sizes)[:3])),
+            "{source} has no file {file!r}; it holds {sizes_count} files.",
+            source=source,
+            file=file,
+            sizes_count=len(sizes),
+            near=", ".join(near or list(sizes)[:3]),
+            hint="The nearest: {near}",
         )
     variant = next((variant for variant in found if file in variant.files), None)
     if variant is not None:
@@ -234,18 +224,14 @@ def require_indexed(
 def _incomplete(source: Source, missing: Sequence[str], why: str = "") -> VerificationError:
     shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
     return VerificationError(
-        tr(
-            "{source}: the repository does not list {missing_count} files of the model: {shown} "
-            "({why}).",
-            source=source,
-            missing_count=len(missing),
-            shown=shown,
-            why=why,
-        ),
-        hint=tr(
-            "Nothing was fetched. The upload is not complete: name another revision, or ask "
-            "its author"
-        ),
+        "{source}: the repository does not list {missing_count} files of the model: {shown} "
+        "({why}).",
+        source=source,
+        missing_count=len(missing),
+        shown=shown,
+        why=why,
+        hint="Nothing was fetched. The upload is not complete: name another revision, or ask "
+        "its author",
     )
 
 

@@ -16,7 +16,6 @@ from string import Template
 
 from yibu.errors import ConfigError
 from yibu.hub.tokens import clean_token, token_of_file
-from yibu.messages import tr
 from yibu.paths import expanded, own_home
 from yibu.pipconfig import PYPI, is_true, pip_options
 from yibu.proxies import Proxies, certificates
@@ -197,8 +196,10 @@ def _switch(env: Mapping[str, str], name: str) -> bool:
     if value in _FALSE:
         return False
     raise ConfigError(
-        tr("{name} is {env!r}; 1 or 0 was expected.", name=name, env=env[name]),
-        hint=tr("export {name}=1, or unset it", name=name),
+        "{name} is {env!r}; 1 or 0 was expected.",
+        name=name,
+        env=env[name],
+        hint="export {name}=1, or unset it",
     )
 
 
@@ -209,6 +210,8 @@ def _count(env: Mapping[str, str], name: str, default: int) -> int:
     if value.isascii() and value.isdigit() and 1 <= int(value) <= 64:
         return int(value)
     raise ConfigError(
-        tr("{name} is {value!r}; a number from 1 to 64 was expected.", name=name, value=value),
+        "{name} is {value!r}; a number from 1 to 64 was expected.",
+        name=name,
+        value=value,
         hint=f"export {name}={default}",
     )

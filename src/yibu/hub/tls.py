@@ -79,15 +79,11 @@ def context(bundle: str) -> ssl.SSLContext:
     except OSError as error:
         reason = tr("no certificates in it") if isinstance(error, ssl.SSLError) else error.strerror
         raise ConfigError(
-            tr(
-                "The certificates to trust cannot be read from {bundle}: {reason}.",
-                bundle=bundle,
-                reason=reason or error,
-            ),
-            hint=tr(
-                "Correct or unset the variable that names it: SSL_CERT_FILE, REQUESTS_CA_BUNDLE, "
-                "CURL_CA_BUNDLE, or pip's cert"
-            ),
+            "The certificates to trust cannot be read from {bundle}: {reason}.",
+            bundle=bundle,
+            reason=reason or error,
+            hint="Correct or unset the variable that names it: SSL_CERT_FILE, REQUESTS_CA_BUNDLE, "
+            "CURL_CA_BUNDLE, or pip's cert",
         ) from error
 
 
@@ -97,16 +93,16 @@ def _named(error: ssl.SSLError, url: str) -> HubUnreachableError:
         if reason in _NO_TLS:
             return _mixed_up(host, tr("{host} does not speak TLS.", host=host), "http")
         return HubUnreachableError(
-            tr("{host} and this machine agree on no TLS: {reason}.", host=host, reason=reason),
-            hint=tr("See what it speaks: openssl s_client -connect {host}", host=host),
+            "{host} and this machine agree on no TLS: {reason}.",
+            host=host,
+            reason=reason,
+            hint="See what it speaks: openssl s_client -connect {host}",
         )
     reason = error.verify_message.rstrip(".")
     return HubUnreachableError(
-        tr(
-            "{url} showed a certificate that this machine does not trust: {error}.",
-            url=host,
-            error=reason,
-        ),
+        "{url} showed a certificate that this machine does not trust: {error}.",
+        url=host,
+        error=reason,
         hint=_advice(error.verify_code, host),
     )
 

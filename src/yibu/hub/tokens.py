@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from yibu.errors import ConfigError
-from yibu.messages import tr
 from yibu.redaction import register
 
 _WRAPPING = " \t\r\n\v\f\0\ufeff\u00a0\u200b"
@@ -28,18 +27,13 @@ def clean_token(text: str, origin: str) -> str | None:
     for place, character in enumerate(token, start=1):
         if not "!" <= character <= "~":
             raise ConfigError(
-                tr(
-                    "The token in {origin} cannot be one: character {place} of {token_count} "
-                    "is U+{character:04X}; a token has printable ASCII characters and no "
-                    "spaces.",
-                    origin=origin,
-                    place=place,
-                    token_count=len(token),
-                    character=ord(character),
-                ),
-                hint=tr(
-                    "Copy the token into {origin} again, without anything around it", origin=origin
-                ),
+                "The token in {origin} cannot be one: character {place} of {token_count} is "
+                "U+{character:04X}; a token has printable ASCII characters and no spaces.",
+                origin=origin,
+                place=place,
+                token_count=len(token),
+                character=ord(character),
+                hint="Copy the token into {origin} again, without anything around it",
             )
     return token or None
 
@@ -68,11 +62,9 @@ def token_of_file(path: Path) -> str | None:
         return clean_token(raw.decode(encoding), str(path))
     except UnicodeDecodeError as error:
         raise ConfigError(
-            tr(
-                "The token file {path} is no text: byte {start} is 0x{raw:02x}.",
-                path=path,
-                start=error.start,
-                raw=raw[error.start],
-            ),
-            hint=tr("Log in again (`hf auth login`), or remove the file"),
+            "The token file {path} is no text: byte {start} is 0x{raw:02x}.",
+            path=path,
+            start=error.start,
+            raw=raw[error.start],
+            hint="Log in again (`hf auth login`), or remove the file",
         ) from error

@@ -104,8 +104,8 @@ class Transfer:
             self._meter.report()
             if self._cancel.is_set():
                 raise PullCancelledError(
-                    tr("The download was cancelled."),
-                    hint=tr("Run the same command again to go on where it stopped"),
+                    "The download was cancelled.",
+                    hint="Run the same command again to go on where it stopped",
                 )
 
     def _schedule(self, file: DownloadFile) -> None:
@@ -254,16 +254,12 @@ class Transfer:
             self._start_afresh(
                 claim,
                 VerificationError(
-                    tr(
-                        "{download}: the server has {found}, but the hub lists {expected} bytes.",
-                        download=claim.file.download.name,
-                        found=found,
-                        expected=expected,
-                    ),
-                    hint=tr(
-                        "The hub's storage holds a broken or newer file: try again later, or "
-                        "name another revision"
-                    ),
+                    "{download}: the server has {found}, but the hub lists {expected} bytes.",
+                    download=claim.file.download.name,
+                    found=found,
+                    expected=expected,
+                    hint="The hub's storage holds a broken or newer file: try again later, or "
+                    "name another revision",
                 ),
             )
         return total
@@ -315,14 +311,12 @@ class Transfer:
         self._start_afresh(
             claim,
             VerificationError(
-                tr(
-                    "{download}: the server refuses bytes {next_byte}- of a file that should "
-                    "have {download_size}.",
-                    download=file.download.name,
-                    next_byte=segment.next_byte,
-                    download_size=file.download.size,
-                ),
-                hint=tr("The hub's file changes while it is read; try again later"),
+                "{download}: the server refuses bytes {next_byte}- of a file that should "
+                "have {download_size}.",
+                download=file.download.name,
+                next_byte=segment.next_byte,
+                download_size=file.download.size,
+                hint="The hub's file changes while it is read; try again later",
             ),
         )
 

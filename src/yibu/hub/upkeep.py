@@ -206,7 +206,8 @@ class Upkeep:
             if record is not None:
                 self._records.remove(source)
             raise SourceError(
-                tr("{source} is your own directory; yibu does not delete it.", source=source),
+                "{source} is your own directory; yibu does not delete it.",
+                source=source,
                 hint=f"rm -r {source}",
             )
         if record is None:
@@ -227,22 +228,22 @@ class Upkeep:
         with ExitStack() as held:
             if not held.enter_context(try_exclusive(self._pull_lock(source))):
                 raise HubError(
-                    tr("{source} is being downloaded by another process.", source=source),
-                    hint=tr("Wait for its end, or stop that download first"),
+                    "{source} is being downloaded by another process.",
+                    source=source,
+                    hint="Wait for its end, or stop that download first",
                 )
             leases = set().union(*map(self._leases, records))
             if not all(held.enter_context(try_exclusive(lease)) for lease in leases):
                 raise HubError(
-                    tr("{source} is in use by a running model.", source=source),
-                    hint=tr("Stop it first: yibu down MODEL"),
+                    "{source} is in use by a running model.",
+                    source=source,
+                    hint="Stop it first: yibu down MODEL",
                 )
             if not all(map(is_free, self._others_leases(source))):
                 raise HubError(
-                    tr(
-                        "{source} is in use by a node of another home, in the same cache.",
-                        source=source,
-                    ),
-                    hint=tr("Stop it there first: YIBU_HOME=/that/home yibu down MODEL"),
+                    "{source} is in use by a node of another home, in the same cache.",
+                    source=source,
+                    hint="Stop it there first: YIBU_HOME=/that/home yibu down MODEL",
                 )
             yield
 
@@ -331,7 +332,8 @@ class Upkeep:
         names = [str(record.source) for record in self._records]
         near = difflib.get_close_matches(str(source), names, n=1, cutoff=0.4)
         return HubNotFoundError(
-            tr("{source} is not in the store.", source=source),
+            "{source} is not in the store.",
+            source=source,
             hint=tr("Did you mean '{near}'?", near=near[0])
             if near
             else tr("`yibu ls` shows what is here"),

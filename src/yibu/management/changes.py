@@ -73,10 +73,8 @@ def check_settings(settings: Settings, context: Context) -> None:
 
 def _refuse_surprise(found: tuple[SettingChange, ...], running: Settings, wanted: Settings) -> None:
     raise UsageError(
-        tr(
-            "A node already runs here, and its settings are not those of this command: {changed}.",
-            changed=joined("; ", [one.line() for one in found]),
-        ),
+        "A node already runs here, and its settings are not those of this command: {changed}.",
+        changed=joined("; ", [one.line() for one in found]),
         hint=tr(
             "Those came from {file}. To serve what the file of this command has: yibu apply -f {wanted}",
             file=running.file or tr("no file"),
@@ -98,14 +96,9 @@ def _refuse_gone(config: Config, running: Mapping[str, Any], *, whole_file: bool
     ]
     if gone:
         raise UsageError(
-            tr(
-                "{path} no longer has {gone}, and the node still serves it.",
-                path=path,
-                gone=", ".join(gone),
-            ),
-            hint=tr(
-                "Serve what the file has, and nothing else of it: yibu apply -f {path}. Or "
-                "name the models to bring up: yibu up -d -f {path} NAME",
-                path=path,
-            ),
+            "{path} no longer has {gone}, and the node still serves it.",
+            path=path,
+            gone=", ".join(gone),
+            hint="Serve what the file has, and nothing else of it: yibu apply -f {path}. Or "
+            "name the models to bring up: yibu up -d -f {path} NAME",
         )

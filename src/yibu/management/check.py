@@ -110,11 +110,9 @@ def _check_options(model: ModelConfig, context: Context) -> None:
             fault.message.removeprefix(f"model {model.name!r}: ") for fault in faults
         )
         raise ConfigError(
-            tr(
-                "model {model!r}: no engine takes its options ({reasons})",
-                model=model.name,
-                reasons=reasons,
-            )
+            "model {model!r}: no engine takes its options ({reasons})",
+            model=model.name,
+            reasons=reasons,
         )
 
 
@@ -128,11 +126,9 @@ def _facts(model: ModelConfig, context: Context) -> ModelFacts | None:
     source = parse_source(model.source)
     if source.scheme == "local" and not Path(source.name).exists():
         raise ConfigError(
-            tr(
-                "model {model!r}: there is nothing at {source}",
-                model=model.name,
-                source=source.name,
-            ),
-            hint=tr("Correct the path; a relative one begins at the folder of yibu.yaml"),
+            "model {model!r}: there is nothing at {source}",
+            model=model.name,
+            source=source.name,
+            hint="Correct the path; a relative one begins at the folder of yibu.yaml",
         )
     return stored_facts(model.source, open_store(context))

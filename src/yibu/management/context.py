@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yibu.errors import UsageError
-from yibu.messages import tr
 from yibu.paths import Paths, with_absolute_paths
 
 if TYPE_CHECKING:
@@ -66,8 +65,9 @@ class Context:
 
         if (path := file.find(named, self.directory)) is None:
             raise UsageError(
-                tr("There is no yibu.yaml in {directory}.", directory=self.directory),
-                hint=tr("Write one with: yibu init"),
+                "There is no yibu.yaml in {directory}.",
+                directory=self.directory,
+                hint="Write one with: yibu init",
             )
         return path
 

@@ -77,20 +77,17 @@ class _Entry:
             found = server.lift(model.flags, model.options, model.env)
         except ConfigError as error:
             raise ConfigError(
-                tr(
-                    "model {model!r}: {error_message}",
-                    model=model.name,
-                    error_message=error.message,
-                ),
+                "model {model!r}: {error_message}",
+                model=model.name,
+                error_message=error.message,
                 hint=error.hint,
             ) from error
         if found.key_file is not None:
             raise ConfigError(
-                tr("model {model!r}: a file of keys stands in its flags", model=model.name),
-                hint=tr(
-                    "Keys are the gateway's: gateway: {{api_key_file: {key_file}}}",
-                    key_file=found.key_file,
-                ),
+                "model {model!r}: a file of keys stands in its flags",
+                model=model.name,
+                key_file=found.key_file,
+                hint="Keys are the gateway's: gateway: {{api_key_file: {key_file}}}",
             )
         return cls(model, found, found.words)
 
@@ -107,16 +104,11 @@ class _Entry:
             named = _local_first(named, directory)
             if written and named not in (written, f"hf:{written}", f"modelscope:{written}"):
                 raise ConfigError(
-                    tr(
-                        "model {model!r} has the source {written}, and its flags say --model "
-                        "{named}",
-                        model=self.model.name,
-                        written=written,
-                        named=named,
-                    ),
-                    hint=tr(
-                        "Take --model out of its flags, or write: source: {named}", named=named
-                    ),
+                    "model {model!r} has the source {written}, and its flags say --model {named}",
+                    model=self.model.name,
+                    written=written,
+                    named=named,
+                    hint="Take --model out of its flags, or write: source: {named}",
                 )
             written = written or named
         return str(resolve_source(written, directory)) if written else ""
@@ -171,18 +163,13 @@ class _Entry:
             named = _numbers(model, variable, value)
             if chosen is not None and chosen != named:
                 raise ConfigError(
-                    tr(
-                        "model {model!r} has gpus: {chosen}, and its env {variable}={value}",
-                        model=model.name,
-                        chosen=list(chosen),
-                        variable=variable,
-                        value=value,
-                    ),
-                    hint=tr(
-                        "Take {variable} out of its env, or write: gpus: {named}",
-                        variable=variable,
-                        named=list(named),
-                    ),
+                    "model {model!r} has gpus: {chosen}, and its env {variable}={value}",
+                    model=model.name,
+                    chosen=list(chosen),
+                    variable=variable,
+                    value=value,
+                    named=list(named),
+                    hint="Take {variable} out of its env, or write: gpus: {named}",
                 )
             chosen = named
         return chosen
@@ -208,18 +195,15 @@ def choose(
     wanted, typed, flags = _read_typed(wanted, typed, entries, directory)
     if not wanted and not entries:
         raise UsageError(
-            tr("No model was named, and there is no yibu.yaml with models here."),
-            hint=tr("Try: yibu up smollm2, or write a file with: yibu init"),
+            "No model was named, and there is no yibu.yaml with models here.",
+            hint="Try: yibu up smollm2, or write a file with: yibu init",
         )
     named = [_named(text, entries, directory) for text in wanted] if wanted else entries
     if for_one and len(named) != 1:
         raise UsageError(
-            tr(
-                "--name, --engine and flags after -- belong to one model, and {named_count} "
-                "are named.",
-                named_count=len(named),
-            ),
-            hint=tr("Name one model, or write the settings into yibu.yaml: yibu init"),
+            "--name, --engine and flags after -- belong to one model, and {named_count} are named.",
+            named_count=len(named),
+            hint="Name one model, or write the settings into yibu.yaml: yibu init",
         )
     models = [entry.settled(directory, typed, flags) for entry in named]
     _refuse_clashes(models, entries, directory)
@@ -258,11 +242,9 @@ def _read_typed(
         named = _local_first(named, directory)
         if wanted and tuple(wanted) != (named,):
             raise UsageError(
-                tr(
-                    "--model {named} stands after --, and {wanted} before it.",
-                    named=named,
-                    wanted=", ".join(wanted),
-                ),
+                "--model {named} stands after --, and {wanted} before it.",
+                named=named,
+                wanted=", ".join(wanted),
                 hint=tr("Name the model once: yibu up {wanted} -- FLAGS", wanted=wanted[0]),
             )
         wanted = (named,)
@@ -293,14 +275,12 @@ def _refuse_twins(entries: Sequence[_Entry]) -> None:
         for name in entry.names:
             if (other := owners.setdefault(name, entry.model.name)) != entry.model.name:
                 raise ConfigError(
-                    tr(
-                        "the models {other} and {model} both claim the name {name!r}; "
-                        "clients could reach only one",
-                        other=other,
-                        model=entry.model.name,
-                        name=name,
-                    ),
-                    hint=tr("Take it out of one's aliases, or of its --served-model-name"),
+                    "the models {other} and {model} both claim the name {name!r}; "
+                    "clients could reach only one",
+                    other=other,
+                    model=entry.model.name,
+                    name=name,
+                    hint="Take it out of one's aliases, or of its --served-model-name",
                 )
 
 
@@ -319,19 +299,14 @@ def _refuse_clashes(
             known = here.setdefault(name, model)
         if model.source != known.source and (model.name_derived or known.name_derived):
             raise UsageError(
-                tr(
-                    "{model_source} would be named {model}, and {where} a {known} already, "
-                    "from {known_source}.",
-                    model_source=model.source,
-                    model=model.name,
-                    where=where,
-                    known=known.name,
-                    known_source=known.source or tr("no source"),
-                ),
-                hint=tr(
-                    "Give it another name: yibu up {model_source} --name NAME",
-                    model_source=model.source,
-                ),
+                "{model_source} would be named {model}, and {where} a {known} already, "
+                "from {known_source}.",
+                model_source=model.source,
+                model=model.name,
+                where=where,
+                known=known.name,
+                known_source=known.source or tr("no source"),
+                hint="Give it another name: yibu up {model_source} --name NAME",
             )
 
 
@@ -343,14 +318,11 @@ def _numbers(model: ModelConfig, variable: str, value: str) -> tuple[int, ...]:
     found = hardware.visible(hardware.gpus(), value)
     if len(found) != len(value.split(",")):
         raise ConfigError(
-            tr(
-                "model {model!r}: its env has {variable}={value}, which names no GPU of this "
-                "machine",
-                model=model.name,
-                variable=variable,
-                value=value,
-            ),
-            hint=tr("See their numbers with nvidia-smi -L, and write: gpus: [0]"),
+            "model {model!r}: its env has {variable}={value}, which names no GPU of this machine",
+            model=model.name,
+            variable=variable,
+            value=value,
+            hint="See their numbers with nvidia-smi -L, and write: gpus: [0]",
         )
     return tuple(gpu.index for gpu in found)
 
@@ -374,7 +346,7 @@ def _name(name: str | None) -> tuple[str, ...]:
         return (check_name(name),)
     except ValueError as error:
         raise UsageError(
-            tr("--name {name!r} cannot be used: {error}.", name=name, error=error)
+            "--name {name!r} cannot be used: {error}.", name=name, error=error
         ) from error
 
 
@@ -382,9 +354,5 @@ def _engine(name: str | None) -> EngineName | None:
     if name is None or name in ENGINE_NAMES:
         return name
     raise UsageError(
-        tr(
-            "{name!r} is no engine; known are {engines}.",
-            name=name,
-            engines=", ".join(ENGINE_NAMES),
-        )
+        "{name!r} is no engine; known are {engines}.", name=name, engines=", ".join(ENGINE_NAMES)
     )

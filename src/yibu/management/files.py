@@ -13,7 +13,7 @@ from yibu.config import Config, ModelConfig
 from yibu.errors import ConfigError, YibuError
 from yibu.files import write_whole
 from yibu.management.context import Context
-from yibu.messages import joined, tr
+from yibu.messages import joined
 
 if TYPE_CHECKING:
     from yibu.config.settings import Settings
@@ -122,22 +122,20 @@ class ConfigFile:
         """
         if _digest(self._bytes()) != sha256:
             raise ChangedMeanwhileError(
-                tr("{path} was changed since it was read", path=self.path),
-                hint=tr("Read it again, and make the change in what it says now"),
+                "{path} was changed since it was read",
+                path=self.path,
+                hint="Read it again, and make the change in what it says now",
             )
         target = self.path.resolve()  # a symbolic link stays one
         try:
             write_whole(target, text)
         except OSError as error:
             raise ConfigError(
-                tr(
-                    "{target} cannot be written: {strerror}", target=target, strerror=error.strerror
-                ),
-                hint=tr(
-                    "See whose it is: ls -l {target}; the disk: df -h {parent}",
-                    target=target,
-                    parent=target.parent,
-                ),
+                "{target} cannot be written: {strerror}",
+                target=target,
+                strerror=error.strerror,
+                parent=target.parent,
+                hint="See whose it is: ls -l {target}; the disk: df -h {parent}",
             ) from error
 
     def _bytes(self) -> bytes | None:
@@ -147,12 +145,10 @@ class ConfigFile:
             return None
         except OSError as error:
             raise ConfigError(
-                tr(
-                    "The configuration file {path} cannot be read: {strerror}",
-                    path=self.path,
-                    strerror=error.strerror,
-                ),
-                hint=tr("See whose it is: ls -l {path}", path=self.path),
+                "The configuration file {path} cannot be read: {strerror}",
+                path=self.path,
+                strerror=error.strerror,
+                hint="See whose it is: ls -l {path}",
             ) from error
 
     def _config(self, data: bytes) -> Config:

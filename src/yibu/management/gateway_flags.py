@@ -69,29 +69,22 @@ def _with_address(config: Config, setting: str, asked: Sequence[tuple[str, Any]]
     if others:
         said = ", ".join(f"{name} --{setting} {value}" for name, value in asked)
         raise ConfigError(
-            tr("one gateway serves all models, and their flags say: {said}", said=said),
-            hint=tr(
-                "Take --{setting} out of them, and write: gateway: {{{setting}: {first}}}",
-                setting=setting,
-                first=first,
-            ),
+            "one gateway serves all models, and their flags say: {said}",
+            said=said,
+            setting=setting,
+            first=first,
+            hint="Take --{setting} out of them, and write: gateway: {{{setting}: {first}}}",
         )
     has = getattr(config.gateway, setting)
     if origin == "file" and has != first:
         raise ConfigError(
-            tr(
-                "{place} is {has}, and the flags of {asked} say --{setting} {first}",
-                place=place,
-                has=has,
-                asked=asked[0][0],
-                setting=setting,
-                first=first,
-            ),
-            hint=tr(
-                "Take --{setting} out of them, or write: gateway: {{{setting}: {first}}}",
-                setting=setting,
-                first=first,
-            ),
+            "{place} is {has}, and the flags of {asked} say --{setting} {first}",
+            place=place,
+            has=has,
+            asked=asked[0][0],
+            setting=setting,
+            first=first,
+            hint="Take --{setting} out of them, or write: gateway: {{{setting}: {first}}}",
         )
     return _with(config, "file", **{setting: first})
 
@@ -117,8 +110,7 @@ def _notes(lifted: Lifted) -> tuple[str, ...]:
         )
     if lifted.api_keys:
         notes.append(tr(
-"--api-key: the gateway asks for it (gateway.api_keys); the engine gets a key of "
-"its own"
+"--api-key: the gateway asks for it (gateway.api_keys); the engine gets a key of its own"
 ))  # fmt: skip
     if lifted.names:
         names = ", ".join(map(repr, lifted.names))

@@ -62,11 +62,7 @@ def files(paths: Paths, models: Sequence[str]) -> list[Path]:
         if not named:
             known = ", ".join(_names(paths)) or tr("none yet")
             raise UsageError(
-                tr(
-                    "There is no log of {model!r} here; there are: {known}.",
-                    model=model,
-                    known=known,
-                )
+                "There is no log of {model!r} here; there are: {known}.", model=model, known=known
             )
         found += named
     return found
@@ -128,7 +124,7 @@ def since(text: str, now: float) -> float:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise UsageError(
-            tr("--since {text} is no time.", text=text), hint="10m, 2h, 1d, or 2026-11-28T15:30:00"
+            "--since {text} is no time.", text=text, hint="10m, 2h, 1d, or 2026-11-28T15:30:00"
         ) from None
 
 
@@ -145,8 +141,10 @@ class Found:
         level = next((known for known in LEVELS if known == named), None)
         if named and level is None:
             raise UsageError(
-                tr("{named!r} is no level", named=named),
-                hint=tr("One of {levels}", levels=", ".join(LEVELS)),
+                "{named!r} is no level",
+                named=named,
+                levels=", ".join(LEVELS),
+                hint="One of {levels}",
             )
         text = wanted.get("since")
         begin = since(text, time.time()) if text else None
@@ -240,6 +238,6 @@ def _known(paths: Paths, names: Sequence[str]) -> list[Path]:
     for name in dict.fromkeys(names):
         here = [file for file in files(paths, ()) if file.stem == name] or files_of(paths, name)
         if not here:
-            raise UnknownLogError(tr("There is no log of {name!r} here", name=name[:100]))
+            raise UnknownLogError("There is no log of {name!r} here", name=name[:100])
         found += here
     return found if names else files(paths, ())

@@ -135,7 +135,7 @@ class NodeManager:
     def _attached(self) -> Control:
         """Raises NotReadyError before there is one."""
         if self._control is None:
-            raise NotReadyError(tr("The node is still starting"), retry_after=1)
+            raise NotReadyError("The node is still starting", retry_after=1)
         return self._control
 
     async def change_back(self, until: int | None) -> Change:

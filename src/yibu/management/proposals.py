@@ -48,9 +48,7 @@ def propose(wanted: Mapping[str, Any], context: Context) -> Proposal:
 
         config = _parsed(text, context)  # with every fault and its line, before it is read as it is
         if not config.models:
-            raise UsageError(
-                tr("The text has no models"), hint=("models: [{name: chat, source: …}]")
-            )
+            raise UsageError("The text has no models", hint="models: [{name: chat, source: …}]")
         return Proposal(yaml.safe_load(text)["models"])
     return Proposal([_typed(wanted, context)])
 

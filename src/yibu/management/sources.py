@@ -99,20 +99,20 @@ def stored_source(text: str, store: Store, context: Context) -> Source:
         return named[0]
     if named:
         raise UsageError(
-            tr(
-                "{text} is the name of {count} models here: {models}.",
-                text=text,
-                count=len(named),
-                models=", ".join(map(str, named)),
-            ),
-            hint=tr("Give the source: {named}", named=named[0]),
+            "{text} is the name of {count} models here: {models}.",
+            text=text,
+            count=len(named),
+            models=", ".join(map(str, named)),
+            named=named[0],
+            hint="Give the source: {named}",
         )
     try:
         return resolve_source(text, context.directory)
     except SourceError as error:
         raise SourceError(
-            tr("There is no model {text!r} on this disk, and it is not a source.", text=text),
-            hint=tr("See what is here with: yibu ls"),
+            "There is no model {text!r} on this disk, and it is not a source.",
+            text=text,
+            hint="See what is here with: yibu ls",
         ) from error
 
 

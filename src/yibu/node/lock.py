@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Self
 
 from yibu.errors import AlreadyRunningError
-from yibu.messages import tr
 
 _PROC = Path("/proc")
 
@@ -96,14 +95,10 @@ def node_lock(
         except BlockingIOError:
             node = _lines(path)[:1] or ["unknown"]
             raise AlreadyRunningError(
-                tr(
-                    "a node already runs on this home ({parent}): pid {node}",
-                    parent=path.parent,
-                    node=node[0],
-                ),
-                hint=tr(
-                    "See what it serves: yibu ps; or use another home: YIBU_HOME=DIR yibu up …"
-                ),
+                "a node already runs on this home ({parent}): pid {node}",
+                parent=path.parent,
+                node=node[0],
+                hint="See what it serves: yibu ps; or use another home: YIBU_HOME=DIR yibu up …",
             ) from None
         lock = HomeLock(descriptor)
         if inherited is None:

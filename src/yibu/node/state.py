@@ -20,7 +20,6 @@ from yibu.config import ModelConfig
 from yibu.config.wire import plain, read
 from yibu.errors import YibuError
 from yibu.files import write_whole
-from yibu.messages import tr
 from yibu.node.launch.leftovers import SharedFile
 from yibu.node.launch.spec import LaunchSpec
 from yibu.node.machine.processes import Identity
@@ -131,13 +130,11 @@ class StateFile:
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise YibuError(
-                tr(
-                    "{path} cannot be read ({name}: {error})",
-                    path=self.path,
-                    name=type(error).__name__,
-                    error=error,
-                ),
-                hint=tr("Another version of yibu wrote it, or it is damaged"),
+                "{path} cannot be read ({name}: {error})",
+                path=self.path,
+                name=type(error).__name__,
+                error=error,
+                hint="Another version of yibu wrote it, or it is damaged",
             ) from error
 
     def hold(self) -> None:

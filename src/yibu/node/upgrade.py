@@ -129,18 +129,16 @@ class Upgrade:
             async with asyncio.timeout(_CHANGED):
                 await self.fleet.changed()
         if self.gateway.listeners is None or not self.gateway.url or self.control is None:
-            raise UsageError(tr("this node does not listen yet"))
+            raise UsageError("this node does not listen yet")
         states = ("pending", "downloading", "starting")
         coming = [route.model for route in self.fleet.routes() if route.state in states]
         coming += self.fleet.changing()
         if coming or self.control.busy:
             names = ", ".join(dict.fromkeys(coming)) or tr("a model")
             raise UsageError(
-                tr(
-                    "{names} is being started or changed: the node is not replaced meanwhile",
-                    names=names,
-                ),
-                hint=tr("Try again when `yibu ps` shows it ready or failed"),
+                "{names} is being started or changed: the node is not replaced meanwhile",
+                names=names,
+                hint="Try again when `yibu ps` shows it ready or failed",
             )
         return self.gateway.listeners, self.control
 
@@ -260,7 +258,7 @@ class Predecessor:
         await self._tell({"ready": True})
         async with asyncio.timeout(_SERVE):
             if not await self._reader.readline():
-                raise YibuError(tr("The old node was gone before this one could take its place."))
+                raise YibuError("The old node was gone before this one could take its place.")
 
     async def leave(self, node: Mapping[str, Any], shared: Shared | None) -> None:
         """Tell it that this node serves: it owns nothing from here on."""

@@ -40,12 +40,10 @@ def read_facts(path: Path, projector: Path | None = None) -> ModelFacts:
         return with_projector(facts, projector.stat().st_size)
     except OSError as error:
         raise UsageError(
-            tr(
-                "{filename} cannot be read: {strerror}",
-                filename=error.filename or path,
-                strerror=error.strerror or error,
-            ),
-            hint=tr("Check its permissions, and that the disk it is on is there"),
+            "{filename} cannot be read: {strerror}",
+            filename=error.filename or path,
+            strerror=error.strerror or error,
+            hint="Check its permissions, and that the disk it is on is there",
         ) from error
 
 
@@ -54,17 +52,17 @@ def _read(path: Path) -> ModelFacts:
         return _read_directory(path)
     if not path.exists():
         raise UsageError(
-            tr("no model at {path}: there is no such file or directory", path=path),
-            hint=tr("Check the path, or pull the model first: `yibu pull SOURCE`"),
+            "no model at {path}: there is no such file or directory",
+            path=path,
+            hint="Check the path, or pull the model first: `yibu pull SOURCE`",
         )
     if path.suffix == ".gguf" or magic(path) == gguf.MAGIC:
         return gguf_model.read_file(path)
     raise UnsupportedError(
-        tr(
-            "{path} is a single file that is no GGUF; a directory was expected for other formats",
-            path=path.name,
-        ),
-        hint=tr("Give the directory instead: {parent}", parent=path.parent),
+        "{path} is a single file that is no GGUF; a directory was expected for other formats",
+        path=path.name,
+        parent=path.parent,
+        hint="Give the directory instead: {parent}",
     )
 
 
@@ -108,7 +106,7 @@ def facts_from_headers(
         )
     if config is None:
         raise UsageError(
-            tr("{name}: neither config.json nor a GGUF header was given to plan from", name=name)
+            "{name}: neither config.json nor a GGUF header was given to plan from", name=name
         )
     tensors = [
         tensor
@@ -130,12 +128,9 @@ def _read_directory(path: Path) -> ModelFacts:
         return transformers_model.read_directory(path, names)
     listing = ", ".join(sorted(names)[:8]) or tr("nothing")
     raise UnsupportedError(
-        tr(
-            "{path} holds no model that is known here (found: {listing}); expected a GGUF "
-            "file, config.json with safetensors, FunASR's SenseVoice or Paraformer, or a "
-            "CTranslate2 whisper",
-            path=path,
-            listing=listing,
-        ),
-        hint=tr("Check that the download is complete: `yibu verify`"),
+        "{path} holds no model that is known here (found: {listing}); expected a GGUF file, "
+        "config.json with safetensors, FunASR's SenseVoice or Paraformer, or a CTranslate2 whisper",
+        path=path,
+        listing=listing,
+        hint="Check that the download is complete: `yibu verify`",
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from yibu.errors import VerificationError
-from yibu.messages import tr
 
 _MAX_CONFIG_BYTES = 32 * 1024 * 1024
 
@@ -22,8 +21,10 @@ def load_json(path: Path) -> dict[str, Any]:
         value = json.loads(_read_bounded(path))
     except (ValueError, RecursionError) as error:
         raise VerificationError(
-            tr("{path} is not JSON: {error}", path=path, error=error),
-            hint=tr("The file is damaged: pull it again"),
+            "{path} is not JSON: {error}",
+            path=path,
+            error=error,
+            hint="The file is damaged: pull it again",
         ) from error
     return _mapping(value, path)
 
@@ -36,8 +37,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(_read_bounded(path))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise VerificationError(
-            tr("{path} is not YAML: {error}", path=path, error=error),
-            hint=tr("The file is damaged: pull it again"),
+            "{path} is not YAML: {error}",
+            path=path,
+            error=error,
+            hint="The file is damaged: pull it again",
         ) from error
     return _mapping(value, path)
 
@@ -45,12 +48,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
 def _mapping(value: Any, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise VerificationError(
-            tr(
-                "{path} holds a {name}; a mapping of settings was expected",
-                path=path,
-                name=type(value).__name__,
-            ),
-            hint=tr("The file is damaged: pull it again"),
+            "{path} holds a {name}; a mapping of settings was expected",
+            path=path,
+            name=type(value).__name__,
+            hint="The file is damaged: pull it again",
         )
     return value
 
@@ -59,12 +60,10 @@ def _read_bounded(path: Path) -> bytes:
     size = path.stat().st_size
     if size > _MAX_CONFIG_BYTES:
         raise VerificationError(
-            tr(
-                "{path} is {size} bytes long; a config of at most {limit} was expected",
-                path=path,
-                size=size,
-                limit=_MAX_CONFIG_BYTES,
-            ),
-            hint=tr("The file is damaged: pull it again"),
+            "{path} is {size} bytes long; a config of at most {limit} was expected",
+            path=path,
+            size=size,
+            limit=_MAX_CONFIG_BYTES,
+            hint="The file is damaged: pull it again",
         )
     return path.read_bytes()

@@ -31,13 +31,11 @@ def read_directory(path: Path) -> ModelFacts | None:
         return None
     listing = ", ".join(sorted(model.name for model in models)[:8])
     raise UsageError(
-        tr(
-            "{path} holds {candidates_count} GGUF models and one was expected: {listing}",
-            path=path,
-            candidates_count=len(models),
-            listing=listing or tr("only a vision projector"),
-        ),
-        hint=tr("Name one of its files: append #FILE.gguf to the source, or give the file's path"),
+        "{path} holds {candidates_count} GGUF models and one was expected: {listing}",
+        path=path,
+        candidates_count=len(models),
+        listing=listing or tr("only a vision projector"),
+        hint="Name one of its files: append #FILE.gguf to the source, or give the file's path",
     )
 
 
@@ -51,13 +49,11 @@ def read_file(path: Path) -> ModelFacts:
 def _read(folder: Path, model: Variant, files: tuple[str, ...]) -> ModelFacts:
     if model.missing:
         raise VerificationError(
-            tr(
-                "{stem}: {parts_count} of {parts} GGUF parts are here",
-                stem=model.name,
-                parts_count=len(model.files),
-                parts=len(model.files) + len(model.missing),
-            ),
-            hint=tr("Pull it again: what is here is kept"),
+            "{stem}: {parts_count} of {parts} GGUF parts are here",
+            stem=model.name,
+            parts_count=len(model.files),
+            parts=len(model.files) + len(model.missing),
+            hint="Pull it again: what is here is kept",
         )
     headers = [_map_gguf(folder / name) for name in model.files]
     return facts_from_header(
@@ -72,7 +68,7 @@ def _read(folder: Path, model: Variant, files: tuple[str, ...]) -> ModelFacts:
 def _map_gguf(path: Path) -> gguf.Header:
     size = path.stat().st_size
     if size == 0:
-        raise VerificationError(tr("{path} is empty", path=path.name), hint=tr("Pull it again"))
+        raise VerificationError("{path} is empty", path=path.name, hint="Pull it again")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         header = gguf.parse(data, path.name)
     check_size(header, path.name, size)
@@ -82,14 +78,12 @@ def _map_gguf(path: Path) -> gguf.Header:
 def check_size(header: gguf.Header, name: str, size: int) -> None:
     if max(header.file_bytes, header.weight_bytes) > size:
         raise VerificationError(
-            tr(
-                "{name} is cut short: {size} bytes are here, its header describes tensors up "
-                "to byte {file_bytes}",
-                name=name,
-                size=size,
-                file_bytes=max(header.file_bytes, header.weight_bytes),
-            ),
-            hint=tr("Pull it again: an interrupted download resumes"),
+            "{name} is cut short: {size} bytes are here, its header describes tensors up "
+            "to byte {file_bytes}",
+            name=name,
+            size=size,
+            file_bytes=max(header.file_bytes, header.weight_bytes),
+            hint="Pull it again: an interrupted download resumes",
         )
 
 
@@ -103,7 +97,7 @@ def facts_from_header(
     metadata = header.metadata
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
-        raise UnsupportedError(tr("the GGUF header names no general.architecture"))
+        raise UnsupportedError("the GGUF header names no general.architecture")
 
     def most(key: str) -> int:
         """A number, or the largest of a per-layer list."""
@@ -114,12 +108,10 @@ def facts_from_header(
     heads, layers = most("attention.head_count"), most("block_count")
     if layers > MAX_LAYERS:
         raise VerificationError(
-            tr(
-                "the GGUF header claims {layers} layers; at most {limit} are believed",
-                layers=layers,
-                limit=MAX_LAYERS,
-            ),
-            hint=tr("The file is damaged: pull it again, or run `yibu verify`"),
+            "the GGUF header claims {layers} layers; at most {limit} are believed",
+            layers=layers,
+            limit=MAX_LAYERS,
+            hint="The file is damaged: pull it again, or run `yibu verify`",
         )
     pooling = metadata.get(f"{architecture}.pooling_type")
     keeps = heads or most("ssm.inner_size") or most("wkv.head_size")

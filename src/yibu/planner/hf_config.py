@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from yibu.errors import UnsupportedError
-from yibu.messages import tr
 from yibu.planner.hf import model, settings
 from yibu.planner.hf.settings import CannotTellError
 
@@ -50,11 +49,9 @@ def architecture(config: Mapping[str, Any]) -> str:
     if name := model.architecture(config) or (kind if isinstance(kind, str) else ""):
         return name
     raise UnsupportedError(
-        tr(
-            "config.json names no architecture (its fields `architectures` and `model_type` "
-            "are missing), so no engine can be chosen for it"
-        ),
-        hint=tr("Check that the source is a model of transformers' layout"),
+        "config.json names no architecture (its fields `architectures` and `model_type` "
+        "are missing), so no engine can be chosen for it",
+        hint="Check that the source is a model of transformers' layout",
     )
 
 

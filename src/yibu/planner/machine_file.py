@@ -175,12 +175,10 @@ def load_machine(spec: str) -> Machine:
             f"{spec[: -len(bare)]}{card}" for card in difflib.get_close_matches(bare, CARDS)
         ]
         raise UsageError(
-            tr(
-                "no machine {spec!r}: it is neither a file nor one of {machines}, nor cards, such as "
-                "rtx4090, or 4xh20 for four",
-                spec=spec,
-                machines=", ".join(BUILT_IN),
-            ),
+            "no machine {spec!r}: it is neither a file nor one of {machines}, nor cards, such as "
+            "rtx4090, or 4xh20 for four",
+            spec=spec,
+            machines=", ".join(BUILT_IN),
             hint=tr("Did you mean {near}?", near=", ".join(near[:3]))
             if near
             else tr("Write a file such as:\n{example}", example=EXAMPLE),
@@ -188,7 +186,7 @@ def load_machine(spec: str) -> Machine:
     try:
         content = yaml.safe_load(path.read_bytes())
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(tr("{path} is not YAML: {error}", path=path, error=error)) from error
+        raise ConfigError("{path} is not YAML: {error}", path=path, error=error) from error
     return parse_machine(content, str(path))
 
 
@@ -210,7 +208,7 @@ def parse_machine(content: Any, where: str) -> Machine:
     kinds = [kind for kind in read.gpus for _ in range(min(kind.count, MOST + 1))]
     if len(kinds) > MOST:
         raise ConfigError(
-            tr("{where}: more than {max_gpus} GPUs in one machine", where=where, max_gpus=MOST)
+            "{where}: more than {max_gpus} GPUs in one machine", where=where, max_gpus=MOST
         )
     return Machine(
         name=read.name or Path(where).stem,
@@ -242,13 +240,18 @@ def _refusal(fault: Any, where: str) -> ConfigError:
         known = sorted((_Gpus if at[0] == "gpus" else _Described).model_fields)
         near = difflib.get_close_matches(str(at[-1]), known, n=1)
         return ConfigError(
-            tr("{where}: unknown key {key!r}", where=where, key=at[-1]),
+            "{where}: unknown key {key!r}",
+            where=where,
+            key=at[-1],
             hint=tr("Did you mean {near}?", near=near[0])
             if near
             else tr("Known: {names}", names=", ".join(known)),
         )
     place = ": ".join([where, ".".join(map(str, at))] if at else [where])
     return ConfigError(
-        tr("{place}: {what}", place=place, what=complaint([fault], repr(fault["input"])[:60])),
-        hint=tr("For example:\n{example}", example=EXAMPLE),
+        "{place}: {what}",
+        place=place,
+        what=complaint([fault], repr(fault["input"])[:60]),
+        example=EXAMPLE,
+        hint="For example:\n{example}",
     )

@@ -68,27 +68,23 @@ def _funasr_facts(path: Path, names: set[str]) -> ModelFacts:
     model = str(config.get("model", "")) or _unnamed(names)
     if model not in _FORMATS:
         raise UnsupportedError(
-            tr(
-                "{path} is FunASR's {model!r} ({use}); of FunASR's models {formats} are served here",
-                path=path,
-                model=model,
-                use=_COMPANIONS.get(model, ""),
-                formats=", ".join(_FORMATS),
-            ),
-            hint=tr("Take iic/SenseVoiceSmall, or run your own server with `engine: command`"),
+            "{path} is FunASR's {model!r} ({use}); of FunASR's models {formats} are served here",
+            path=path,
+            model=model,
+            use=_COMPANIONS.get(model, ""),
+            formats=", ".join(_FORMATS),
+            hint="Take iic/SenseVoiceSmall, or run your own server with `engine: command`",
         )
     if "model.pt" in names:
         weights = path / "model.pt"
         # torch.save writes a zip archive; one that lost its end has no directory.
         if magic(weights)[:2] == b"PK" and not zipfile.is_zipfile(weights):
             raise VerificationError(
-                tr(
-                    "{weights} is cut short: it is a torch archive whose end is missing "
-                    "({st_size} bytes are here)",
-                    weights=weights,
-                    st_size=weights.stat().st_size,
-                ),
-                hint=tr("Pull it again: an interrupted download resumes"),
+                "{weights} is cut short: it is a torch archive whose end is missing "
+                "({st_size} bytes are here)",
+                weights=weights,
+                st_size=weights.stat().st_size,
+                hint="Pull it again: an interrupted download resumes",
             )
         return _file_facts(_FORMATS[model], model, [weights], path, config)
     return _file_facts(
@@ -123,9 +119,7 @@ def _file_facts(
 ) -> ModelFacts:
     size = sum(file.stat().st_size for file in files)
     if size == 0:
-        raise VerificationError(
-            tr("{files} is empty", files=files[0]), hint=tr("Pull the model again")
-        )
+        raise VerificationError("{files} is empty", files=files[0], hint="Pull the model again")
     return ModelFacts(
         format=model_format,
         architecture=architecture,

@@ -51,21 +51,20 @@ def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | N
         weight_map = index.get("weight_map")
         if not isinstance(weight_map, Mapping):
             raise VerificationError(
-                tr("{path} has no weight_map", path=path / "model.safetensors.index.json"),
-                hint=tr("The file is damaged: pull it again"),
+                "{path} has no weight_map",
+                path=path / "model.safetensors.index.json",
+                hint="The file is damaged: pull it again",
             )
         files = sorted({str(name) for name in weight_map.values()})
         if missing := [name for name in files if name not in names]:
             raise VerificationError(
-                tr(
-                    "{path}: {missing_count} of {files_count} weight files are missing, the "
-                    "first is {missing}",
-                    path=path,
-                    missing_count=len(missing),
-                    files_count=len(files),
-                    missing=missing[0],
-                ),
-                hint=tr("Pull it again: what is here is kept"),
+                "{path}: {missing_count} of {files_count} weight files are missing, the "
+                "first is {missing}",
+                path=path,
+                missing_count=len(missing),
+                files_count=len(files),
+                missing=missing[0],
+                hint="Pull it again: what is here is kept",
             )
         return files
     if "model.safetensors" in names:
@@ -84,12 +83,10 @@ def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | N
     else:
         found = tr("no weights")
     raise UnsupportedError(
-        tr(
-            "{path} holds config.json and {found}; safetensors files were expected",
-            path=path,
-            found=found,
-        ),
-        hint=tr("Take a revision or a conversion of the model with safetensors"),
+        "{path} holds config.json and {found}; safetensors files were expected",
+        path=path,
+        found=found,
+        hint="Take a revision or a conversion of the model with safetensors",
     )
 
 

@@ -46,18 +46,13 @@ def by_plan(resolver: Resolver, machine: Callable[[], Machine]) -> HeaderChooser
                 )
             )
         raise DoesNotFitError(
-            tr(
-                "{headers_source}: none of its quantizations fits on this machine; {reasons}",
-                headers_source=headers.source,
-                reasons=reasons[0],
-            ),
-            hint=tr(
-                "It has {found}; name one to take it all the same, such as "
-                "{headers_source}:{tag}, and --force to start it",
-                found=listed(found),
-                headers_source=headers.source,
-                tag=min(found, key=lambda variant: variant.size).tag,
-            ),
+            "{headers_source}: none of its quantizations fits on this machine; {reasons}",
+            headers_source=headers.source,
+            reasons=reasons[0],
+            found=listed(found),
+            tag=min(found, key=lambda variant: variant.size).tag,
+            hint="It has {found}; name one to take it all the same, such as "
+            "{headers_source}:{tag}, and --force to start it",
         )
 
     return choose

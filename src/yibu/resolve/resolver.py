@@ -70,8 +70,7 @@ class Resolved:
         reasons = joined("; ", verdict.reasons)
         if verdict.verdict == "cannot_tell":
             return DoesNotFitError(
-                tr("{name}: {text}", name=name, text=reasons),
-                hint=_advice(verdict.suggestions),
+                "{name}: {text}", name=name, text=reasons, hint=_advice(verdict.suggestions)
             )
         text = tr("{name} does not fit on this machine: {reasons}", name=name, reasons=reasons)
         if kept := explain_missing(self.reserved):

@@ -19,7 +19,6 @@ from itertools import count
 from typing import Self
 
 from yibu.errors import OverloadedError, RequestError
-from yibu.messages import tr
 from yibu.speech.jobs import Answer, Job, work_off
 from yibu.speech.live.partials import PartialQueue
 from yibu.speech.metrics import Metrics
@@ -166,12 +165,10 @@ class Batcher:
         waiting = self._waiting_seconds()
         if waiting >= self.limits.queue_seconds:
             raise OverloadedError(
-                tr(
-                    "The queue is full: {waiting:.0f} s of audio wait, {queue_seconds:.0f} s "
-                    "is the limit",
-                    waiting=waiting,
-                    queue_seconds=self.limits.queue_seconds,
-                ),
+                "The queue is full: {waiting:.0f} s of audio wait, {queue_seconds:.0f} s "
+                "is the limit",
+                waiting=waiting,
+                queue_seconds=self.limits.queue_seconds,
                 retry_after=self.retry_after(),
             )
         ticket = Ticket(self, next(self._numbers), options, emit, expected)

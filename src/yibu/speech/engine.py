@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from yibu.errors import EngineError, NotReadyError, OverloadedError
-from yibu.messages import tr
 from yibu.speech.allocator import give_back
 from yibu.speech.batcher import Batcher
 from yibu.speech.live.partials import PartialQueue
@@ -90,10 +89,8 @@ class Engine:
         """
         if self._serving is None:
             raise NotReadyError(
-                tr(
-                    "The model {served_name!r} is still loading",
-                    served_name=self.settings.served_name,
-                ),
+                "The model {served_name!r} is still loading",
+                served_name=self.settings.served_name,
                 retry_after=5,
             )
         return self._serving
@@ -102,11 +99,8 @@ class Engine:
         """Raises NotReadyError unless a request would be served."""
         if self.serving().batcher.stalled:
             raise NotReadyError(
-                tr(
-                    "The model hangs: one batch has been computing for more than "
-                    "{stall_seconds:.0f} s",
-                    stall_seconds=self.settings.limits.stall_seconds,
-                ),
+                "The model hangs: one batch has been computing for more than {stall_seconds:.0f} s",
+                stall_seconds=self.settings.limits.stall_seconds,
                 code="model_stalled",
             )
 
@@ -121,7 +115,8 @@ class Engine:
         if self._in_flight >= limit:
             retry_after = self._serving.batcher.retry_after() if self._serving else 5.0
             raise OverloadedError(
-                tr("{limit} requests are in flight, the limit of this server", limit=limit),
+                "{limit} requests are in flight, the limit of this server",
+                limit=limit,
                 retry_after=retry_after,
             )
         self._in_flight += 1
@@ -140,7 +135,8 @@ class Engine:
         limit = self.settings.limits.sessions
         if self._sessions >= limit:
             raise OverloadedError(
-                tr("{limit} live sessions are open, the limit of this server", limit=limit),
+                "{limit} live sessions are open, the limit of this server",
+                limit=limit,
                 retry_after=5.0,
             )
         self._sessions += 1
@@ -176,7 +172,7 @@ class Engine:
             time.monotonic() - started,
         )
         await batcher.run()
-        raise EngineError(tr("the batcher ended"))
+        raise EngineError("the batcher ended")
 
     def _load_and_warm(self) -> Loaded:
         """On a thread of the model's. The first computation is slow (buffers, kernels): it is not to

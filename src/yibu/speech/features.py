@@ -128,8 +128,10 @@ class Normalizer:
                 rows[tag] = np.array(words[first : words.index("]", first)], dtype=np.float32)
         except (OSError, ValueError) as error:
             raise VerificationError(
-                tr("{path}: not a readable am.mvn: {error}", path=path, error=error),
-                hint=tr("Download the model again; the file is small and belongs to the model"),
+                "{path}: not a readable am.mvn: {error}",
+                path=path,
+                error=error,
+                hint="Download the model again; the file is small and belongs to the model",
             ) from error
         if any(len(row) != size for row in rows.values()):
             found = joined(
@@ -140,7 +142,10 @@ class Normalizer:
                 ),
             )
             raise VerificationError(
-                tr("{path}: {found}; {size} expected", path=path, found=found, size=size),
-                hint=tr("This am.mvn belongs to another model: take the one next to model.pt"),
+                "{path}: {found}; {size} expected",
+                path=path,
+                found=found,
+                size=size,
+                hint="This am.mvn belongs to another model: take the one next to model.pt",
             )
         return cls(rows["<AddShift>"], rows["<Rescale>"])

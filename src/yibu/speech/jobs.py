@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from yibu.errors import RequestError
-from yibu.messages import tr
 from yibu.speech.allocator import give_back
 from yibu.speech.types import Options, Recognized, Recognizer, Segment
 
@@ -79,7 +78,5 @@ def _recognize(
             return [_recognize(recognize, [segment], [option])[0] for segment, option in pairs]
         log.exception("the model failed on a segment of %.2f s", segments[0].duration)
         return [
-            ModelFailedError(
-                tr("The model failed on this audio: {name}", name=type(error).__name__)
-            )
+            ModelFailedError("The model failed on this audio: {name}", name=type(error).__name__)
         ]

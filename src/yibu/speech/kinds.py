@@ -35,16 +35,16 @@ def check_values(settings: Settings) -> None:
     precision, path, device = settings.precision, settings.path, settings.device
     if precision not in PRECISIONS:
         raise UsageError(
-            tr("precision {precision!r} is not known", precision=precision),
-            hint=tr("One of {known}", known=", ".join(PRECISIONS)),
+            "precision {precision!r} is not known",
+            precision=precision,
+            known=", ".join(PRECISIONS),
+            hint="One of {known}",
         )
     if path not in ("fast", "reference"):
-        raise UsageError(
-            tr("path {path!r} is not known", path=path), hint=tr("Use fast or reference")
-        )
+        raise UsageError("path {path!r} is not known", path=path, hint="Use fast or reference")
     if device != "cpu" and not device.startswith("cuda"):
         raise UsageError(
-            tr("device {device!r} is not known", device=device), hint=tr("Use cpu, cuda or cuda:0")
+            "device {device!r} is not known", device=device, hint="Use cpu, cuda or cuda:0"
         )
 
 
@@ -53,44 +53,36 @@ def check_beside(settings: Settings, kind: str) -> None:
     name, path, device = settings.model.name, settings.path, settings.device
     if settings.punctuation is not None and (kind not in PARAFORMERS or path == "reference"):
         raise UsageError(
-            tr(
-                "{name} on the {path} path takes no punctuation model: Paraformer's fast "
-                "path does, and the others write their own",
-                name=name,
-                path=path,
-            ),
-            hint=tr("Leave `punctuation` out"),
+            "{name} on the {path} path takes no punctuation model: Paraformer's fast "
+            "path does, and the others write their own",
+            name=name,
+            path=path,
+            hint="Leave `punctuation` out",
         )
     fast = bool(kind) and path != "reference" and device == "cpu"
     if settings.speakers is not None and not fast:
         raise UnsupportedError(
-            tr(
-                "{name} on the {path} path on {device} does not tell speakers apart: "
-                "SenseVoice and Paraformer do, on the CPU's fast path",
-                name=name,
-                path=path,
-                device=device,
-            ),
-            hint=tr("Leave `speakers` out, or take iic/SenseVoiceSmall on the CPU"),
+            "{name} on the {path} path on {device} does not tell speakers apart: "
+            "SenseVoice and Paraformer do, on the CPU's fast path",
+            name=name,
+            path=path,
+            device=device,
+            hint="Leave `speakers` out, or take iic/SenseVoiceSmall on the CPU",
         )
     if settings.online is not None and (not fast or kind == ONLINE):
         raise UnsupportedError(
-            tr(
-                "{name} on the {path} path on {device} takes no streaming model for partial texts: "
-                "SenseVoice and the Paraformers that do not stream do, on the CPU's fast path",
-                name=name,
-                path=path,
-                device=device,
-            ),
-            hint=tr("Leave `online` out, or take iic/SenseVoiceSmall on the CPU"),
+            "{name} on the {path} path on {device} takes no streaming model for partial texts: "
+            "SenseVoice and the Paraformers that do not stream do, on the CPU's fast path",
+            name=name,
+            path=path,
+            device=device,
+            hint="Leave `online` out, or take iic/SenseVoiceSmall on the CPU",
         )
     if kind == ONLINE and path == "reference":
         raise UsageError(
-            tr(
-                "{name} hears live speech, and the reference path gives FunASR whole files",
-                name=name,
-            ),
-            hint=tr("Set `path: fast`"),
+            "{name} hears live speech, and the reference path gives FunASR whole files",
+            name=name,
+            hint="Set `path: fast`",
         )
 
 
@@ -101,8 +93,9 @@ def detect(model_dir: Path) -> Layout:
     """
     if not model_dir.is_dir():
         raise VerificationError(
-            tr("{model_dir} is no directory", model_dir=model_dir),
-            hint=tr("yibu pull the model, or correct the path"),
+            "{model_dir} is no directory",
+            model_dir=model_dir,
+            hint="yibu pull the model, or correct the path",
         )
     names = {entry.name for entry in model_dir.iterdir()}
     if "model.pt" in names:
@@ -113,13 +106,11 @@ def detect(model_dir: Path) -> Layout:
         return Layout.CTRANSLATE2
     found = ", ".join(sorted(names)[:12]) or tr("nothing")
     raise VerificationError(
-        tr(
-            "{model_dir} holds {found}; model.pt (FunASR), model.onnx (ONNX) or model.bin "
-            "with config.json (whisper for CTranslate2) expected",
-            model_dir=model_dir,
-            found=found,
-        ),
-        hint=tr("The download may be incomplete: yibu pull it again"),
+        "{model_dir} holds {found}; model.pt (FunASR), model.onnx (ONNX) or model.bin "
+        "with config.json (whisper for CTranslate2) expected",
+        model_dir=model_dir,
+        found=found,
+        hint="The download may be incomplete: yibu pull it again",
     )
 
 
@@ -131,13 +122,11 @@ def funasr_class(model_dir: Path) -> str:
     # The published ONNX directory names the exported class.
     if not (kind.startswith("SenseVoiceSmall") or kind in PARAFORMERS):
         raise UnsupportedError(
-            tr(
-                "{model_dir}: config.yaml names the model class {kind!r}; SenseVoiceSmall or "
-                "{classes} expected",
-                model_dir=model_dir,
-                kind=kind,
-                classes=", ".join(sorted(PARAFORMERS)),
-            ),
-            hint=tr("SenseVoiceSmall, Paraformer and whisper are served; try iic/SenseVoiceSmall"),
+            "{model_dir}: config.yaml names the model class {kind!r}; SenseVoiceSmall or "
+            "{classes} expected",
+            model_dir=model_dir,
+            kind=kind,
+            classes=", ".join(sorted(PARAFORMERS)),
+            hint="SenseVoiceSmall, Paraformer and whisper are served; try iic/SenseVoiceSmall",
         )
     return kind

@@ -103,11 +103,9 @@ def _sensevoice(settings: Settings, layout: Layout, segmenter: Segmenter) -> Loa
     if device != "cpu":
         if layout is Layout.ONNX:
             raise UnsupportedError(
-                tr(
-                    "{model_dir} is in the ONNX layout, which is served on the CPU only",
-                    model_dir=directory,
-                ),
-                hint=tr("Use iic/SenseVoiceSmall on CUDA, or set `device: cpu`"),
+                "{model_dir} is in the ONNX layout, which is served on the CPU only",
+                model_dir=directory,
+                hint="Use iic/SenseVoiceSmall on CUDA, or set `device: cpu`",
             )
         from yibu.speech.models.torch_encoder import TorchEncoder, usual_precision
 
@@ -155,15 +153,13 @@ def _paraformer(settings: Settings, kind: str, layout: Layout, segmenter: Segmen
     onnx = layout is Layout.ONNX
     if settings.device != "cpu" or (onnx and settings.precision == "bf16"):
         raise UnsupportedError(
-            tr(
-                "{model_dir}: a Paraformer in the {layout_value} layout at {precision} on "
-                "{device}; it is served on the CPU, and from ONNX in fp32 and int8",
-                model_dir=directory,
-                layout_value=layout.value,
-                precision=settings.precision,
-                device=settings.device,
-            ),
-            hint=tr("Set `device: cpu` and `precision: auto`"),
+            "{model_dir}: a Paraformer in the {layout_value} layout at {precision} on "
+            "{device}; it is served on the CPU, and from ONNX in fp32 and int8",
+            model_dir=directory,
+            layout_value=layout.value,
+            precision=settings.precision,
+            device=settings.device,
+            hint="Set `device: cpu` and `precision: auto`",
         )
     choice = _choice(settings)
     if onnx and choice.precision == "bf16":
@@ -217,13 +213,11 @@ def _offline(
 def _check_size(model_dir: Path, outputs: int, tokens: int) -> None:
     if outputs != tokens:
         raise VerificationError(
-            tr(
-                "{model_dir}: the network has {outputs} outputs, the tokenizer {tokens} tokens",
-                model_dir=model_dir,
-                outputs=outputs,
-                tokens=tokens,
-            ),
-            hint=tr("Download the model again, all files of one revision"),
+            "{model_dir}: the network has {outputs} outputs, the tokenizer {tokens} tokens",
+            model_dir=model_dir,
+            outputs=outputs,
+            tokens=tokens,
+            hint="Download the model again, all files of one revision",
         )
 
 
@@ -276,12 +270,11 @@ def _segmenter(vad_dir: Path | None, *, samples: bool = True) -> Segmenter:
         silero: Segmenter = SileroVad()
     except ModuleNotFoundError as error:
         raise UsageError(
-            tr(
-                "no voice activity detection: no directory of one is given, and {error}, "
-                "which carries one, is not in this environment",
-                error=error.name,
-            ),
-            hint=tr("yibu pull {vad}, and give its directory with --vad", vad=_FUNASR_VAD),
+            "no voice activity detection: no directory of one is given, and {error}, "
+            "which carries one, is not in this environment",
+            error=error.name,
+            vad=_FUNASR_VAD,
+            hint="yibu pull {vad}, and give its directory with --vad",
         ) from error
     return silero
 
@@ -295,26 +288,21 @@ def _reference(settings: Settings, layout: Layout) -> Loaded:
     vad = settings.vad
     if layout is not Layout.FUNASR:
         raise UnsupportedError(
-            tr(
-                "{model_dir} is in the {layout_value} layout, which FunASR's AutoModel does "
-                "not load",
-                model_dir=settings.model,
-                layout_value=layout.value,
-            ),
-            hint=tr("Set `path: fast`, or use iic/SenseVoiceSmall"),
+            "{model_dir} is in the {layout_value} layout, which FunASR's AutoModel does not load",
+            model_dir=settings.model,
+            layout_value=layout.value,
+            hint="Set `path: fast`, or use iic/SenseVoiceSmall",
         )
     if vad is None:
         raise UsageError(
-            tr("the reference path needs FSMN-VAD"),
-            hint=tr("Set `vad: {vad}`", vad=_FUNASR_VAD),
+            "the reference path needs FSMN-VAD", vad=_FUNASR_VAD, hint="Set `vad: {vad}`"
         )
     if not (vad / "model.pt").exists():
         raise VerificationError(
-            tr("{vad_dir} holds no model.pt, which FunASR's AutoModel loads", vad_dir=vad),
-            hint=tr(
-                "Set `vad: {vad}`, or `path: fast`, which reads the ONNX layout too",
-                vad=_FUNASR_VAD,
-            ),
+            "{vad_dir} holds no model.pt, which FunASR's AutoModel loads",
+            vad_dir=vad,
+            vad=_FUNASR_VAD,
+            hint="Set `vad: {vad}`, or `path: fast`, which reads the ONNX layout too",
         )
     from yibu.speech.models.reference import ReferenceRecognizer, WholeFile
 

@@ -51,8 +51,8 @@ def choose(precision: str, device: str, flags: frozenset[str], *, files: frozens
     native = flags & {"avx512_bf16", "amx_bf16"}
     if precision == "bf16" and not native:
         raise UnsupportedError(
-            tr("precision bf16: this processor has no bf16 instructions (avx512_bf16, amx_bf16)"),
-            hint=tr("Set `precision: auto`, fp32 or int8"),
+            "precision bf16: this processor has no bf16 instructions (avx512_bf16, amx_bf16)",
+            hint="Set `precision: auto`, fp32 or int8",
         )
     if precision != "auto":
         return Choice(precision, tr("precision {precision}: as configured", precision=precision))
@@ -64,7 +64,7 @@ def choose(precision: str, device: str, flags: frozenset[str], *, files: frozens
 def _on_cuda(precision: str, device: str) -> Choice:
     if precision == "int8":
         raise UnsupportedError(
-            tr("precision int8 is not served on CUDA"), hint=tr("Set `precision: auto` or bf16")
+            "precision int8 is not served on CUDA", hint="Set `precision: auto` or bf16"
         )
     chosen = "bf16" if precision == "auto" else precision
     return Choice(

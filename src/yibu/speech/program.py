@@ -57,8 +57,9 @@ def _server() -> Callable[[Settings, Callable[[], Loaded]], int]:
         from yibu.speech.http.server import serve
     except ModuleNotFoundError as error:
         raise EngineStartError(
-            tr("This environment lacks the Python module {module}.", module=error.name),
-            hint=tr("Start the model with `yibu up`, which makes an environment that has it"),
+            "This environment lacks the Python module {module}.",
+            module=error.name,
+            hint="Start the model with `yibu up`, which makes an environment that has it",
             cause="import_error",
         ) from error
     return serve

@@ -78,16 +78,13 @@ class Stated:
         for name, (value, found, unit) in said.items():
             if value is not None and value != found:
                 raise InvalidRequestError(
-                    tr(
-                        "{name} is {value}{unit}, but the file has a header ({container}) "
-                        "that says {found}{unit}. Leave {name} out: it is for samples "
-                        "without a header",
-                        name=name,
-                        value=value,
-                        unit=unit,
-                        container=container,
-                        found=found,
-                    ),
+                    "{name} is {value}{unit}, but the file has a header ({container}) that says "
+                    "{found}{unit}. Leave {name} out: it is for samples without a header",
+                    name=name,
+                    value=value,
+                    unit=unit,
+                    container=container,
+                    found=found,
                     param=name,
                     code="contradictory_audio",
                 )
@@ -164,7 +161,9 @@ def _integer(value: str, name: str, shown: str = "") -> int:
     value = value.strip()
     if not (value.isascii() and value.isdecimal() and len(value) <= 9):
         raise InvalidRequestError(
-            tr("{shown} is {value!r}, not a whole number", shown=shown or name, value=value[:32]),
+            "{shown} is {value!r}, not a whole number",
+            shown=shown or name,
+            value=value[:32],
             param=name,
         )
     return int(value)

@@ -159,8 +159,10 @@ class _Reader:
 
     def refuse(self, found: str) -> VerificationError:
         return VerificationError(
-            tr("{name}: its GGUF header is not valid: {found}", name=self.name, found=found),
-            hint=tr("The file is damaged: pull it again, or run `yibu verify`"),
+            "{name}: its GGUF header is not valid: {found}",
+            name=self.name,
+            found=found,
+            hint="The file is damaged: pull it again, or run `yibu verify`",
         )
 
 
@@ -180,24 +182,19 @@ def parse(data: Buffer, name: str = "GGUF") -> Header:
     reader.need(8)
     if reader.data[:4] != MAGIC:
         raise UnsupportedError(
-            tr(
-                "{name} is not a GGUF file: it begins with {data!r}, and {magic!r} was expected",
-                name=name,
-                data=reader.data[:4],
-                magic=MAGIC,
-            )
+            "{name} is not a GGUF file: it begins with {data!r}, and {magic!r} was expected",
+            name=name,
+            data=reader.data[:4],
+            magic=MAGIC,
         )
     reader.at = 4
     version = reader.scalar("I")
     if version not in (2, 3):
         raise UnsupportedError(
-            tr(
-                "{name} is of GGUF version {version}; versions 2 and 3 (little-endian) are "
-                "read here",
-                name=name,
-                version=version,
-            ),
-            hint=tr("Convert it anew with llama.cpp's convert_hf_to_gguf.py"),
+            "{name} is of GGUF version {version}; versions 2 and 3 (little-endian) are read here",
+            name=name,
+            version=version,
+            hint="Convert it anew with llama.cpp's convert_hf_to_gguf.py",
         )
     tensor_count, entry_count = reader.scalar("Q"), reader.scalar("Q")
     for what, count in (("tensors", tensor_count), (tr("metadata entries"), entry_count)):
@@ -265,13 +262,11 @@ def _tensor(reader: _Reader) -> Tensor:
     kind, offset = reader.scalar("I"), reader.scalar("Q")
     if (known := _TENSOR_TYPES.get(str(kind))) is None:
         raise UnsupportedError(
-            tr(
-                "{reader}: tensor {name!r} is of type {kind}, which this yibu does not know",
-                reader=reader.name,
-                name=name[:80],
-                kind=kind,
-            ),
-            hint=tr("Upgrade yibu, or take another quantization of the model"),
+            "{reader}: tensor {name!r} is of type {kind}, which this yibu does not know",
+            reader=reader.name,
+            name=name[:80],
+            kind=kind,
+            hint="Upgrade yibu, or take another quantization of the model",
         )
     type_name, block, block_bytes = known
     elements = prod(shape)

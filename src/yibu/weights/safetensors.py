@@ -91,14 +91,12 @@ def header_length(start: bytes, name: str) -> int:
     length = int.from_bytes(start[:8], "little")
     if not 2 <= length <= MAX_HEADER_BYTES:
         raise VerificationError(
-            tr(
-                "{name} is not a safetensors file: its header would be {length} bytes long "
-                "(2 to {limit} are valid)",
-                name=name,
-                length=length,
-                limit=MAX_HEADER_BYTES,
-            ),
-            hint=tr("The file is damaged or a Git LFS pointer: pull it again"),
+            "{name} is not a safetensors file: its header would be {length} bytes long "
+            "(2 to {limit} are valid)",
+            name=name,
+            length=length,
+            limit=MAX_HEADER_BYTES,
+            hint="The file is damaged or a Git LFS pointer: pull it again",
         )
     return length
 
@@ -153,8 +151,10 @@ def load_header(raw: bytes, name: str) -> Mapping[str, Any]:
         header = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise VerificationError(
-            tr("{name}: its safetensors header is not JSON: {error}", name=name, error=error),
-            hint=tr("The file is damaged: pull it again, or run `yibu verify`"),
+            "{name}: its safetensors header is not JSON: {error}",
+            name=name,
+            error=error,
+            hint="The file is damaged: pull it again, or run `yibu verify`",
         ) from error
     if not isinstance(header, dict):
         raise _invalid(
@@ -165,23 +165,19 @@ def load_header(raw: bytes, name: str) -> Mapping[str, Any]:
 
 def _cut_short(name: str, wanted: int, found: int) -> VerificationError:
     return VerificationError(
-        tr(
-            "{name} is cut short: {found} bytes are here, its header asks for {wanted}",
-            name=name,
-            found=found,
-            wanted=wanted,
-        ),
-        hint=tr("Pull it again: an interrupted download resumes"),
+        "{name} is cut short: {found} bytes are here, its header asks for {wanted}",
+        name=name,
+        found=found,
+        wanted=wanted,
+        hint="Pull it again: an interrupted download resumes",
     )
 
 
 def _invalid(name: str, key: str, found: str) -> VerificationError:
     return VerificationError(
-        tr(
-            "{name}: its safetensors header is not valid at {key!r}: {found}",
-            name=name,
-            key=key[:120],
-            found=found,
-        ),
-        hint=tr("The file is damaged: pull it again, or run `yibu verify`"),
+        "{name}: its safetensors header is not valid at {key!r}: {found}",
+        name=name,
+        key=key[:120],
+        found=found,
+        hint="The file is damaged: pull it again, or run `yibu verify`",
     )

@@ -80,8 +80,7 @@ class Client:
         parts = urlsplit(target.url)
         if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
             raise UsageError(
-                tr("{url} is no URL of a server.", url=target.url),
-                hint="--url http://127.0.0.1:8000",
+                "{url} is no URL of a server.", url=target.url, hint="--url http://127.0.0.1:8000"
             )
         self.target = target
         port = parts.port or _DEFAULT_PORTS[parts.scheme]
@@ -119,8 +118,10 @@ class Client:
                     connection.abort()
         except (UpstreamError, TimeoutError) as error:
             raise NotRunningError(
-                tr("{url} does not answer: {error}", url=self.target.url, error=error),
-                hint=tr("Is it up? yibu ps"),
+                "{url} does not answer: {error}",
+                url=self.target.url,
+                error=error,
+                hint="Is it up? yibu ps",
             ) from error
         try:
             answer = orjson.loads(raw)

@@ -118,17 +118,20 @@ def find_target(context: Context, model: str, url: str | None, key_file: Path | 
     if able is None:
         known = ", ".join(reach.capabilities) or tr("none")
         raise UsageError(
-            tr("{model} is not up; these are: {known}.", model=model, known=known),
-            hint=tr("yibu up -d {model}", model=model),
+            "{model} is not up; these are: {known}.",
+            model=model,
+            known=known,
+            hint="yibu up -d {model}",
         )
     if "transcriptions" in able:
         raise UsageError(
-            tr("{model} recognizes speech: name recordings.", model=model),
-            hint=tr("yibu bench {model} *.wav", model=model),
+            "{model} recognizes speech: name recordings.",
+            model=model,
+            hint="yibu bench {model} *.wav",
         )
     if "chat" not in able:
         raise UsageError(
-            tr("{model} does not chat; it can do: {able}.", model=model, able=", ".join(able))
+            "{model} does not chat; it can do: {able}.", model=model, able=", ".join(able)
         )
     return Target(reach.url, model, reach.key)
 
@@ -151,7 +154,7 @@ async def _run(target: Target, wanted: Wanted) -> Report:
     first = await load.warm_up()
     if first.error is not None:
         raise YibuError(
-            tr("{url} fails at a streamed chat: {error}", url=target.url, error=first.error)
+            "{url} fails at a streamed chat: {error}", url=target.url, error=first.error
         )
     report = Report(target, wanted, prompts, bool(extra))
     output.say(
@@ -289,15 +292,13 @@ def _key(path: Path) -> str:
         key = path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            tr("The key's file {path} cannot be read: {error}.", path=path, error=error)
+            "The key's file {path} cannot be read: {error}.", path=path, error=error
         ) from error
     if not key or len(key.split()) != 1:
         raise UsageError(
-            tr(
-                "The key's file {path} holds {split_count} words; one was expected.",
-                path=path,
-                split_count=len(key.split()),
-            )
+            "The key's file {path} holds {split_count} words; one was expected.",
+            path=path,
+            split_count=len(key.split()),
         )
     return key
 
@@ -311,7 +312,6 @@ def parse_seconds(text: str, flag: str) -> float:
     seconds = parse_time(text) or parse_time(f"{text}s") or 0.0
     if not 0 < seconds < 1e6:
         raise UsageError(
-            tr("{flag} {text} is no time.", flag=flag, text=text),
-            hint=f"{flag} 500ms, or {flag} 30s",
+            "{flag} {text} is no time.", flag=flag, text=text, hint=f"{flag} 500ms, or {flag} 30s"
         )
     return seconds

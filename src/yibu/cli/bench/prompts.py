@@ -60,16 +60,14 @@ async def measure(client: Client, tokens: int, seed: int) -> Prompts:
     per_word = (many - few) / (_SEVERAL[1] - _SEVERAL[0])
     if per_word <= 0:
         raise YibuError(
-            tr(
-                "{url} does not count the tokens of prompts: {few} for {fewer} words and "
-                "{many} for {more}",
-                url=client.target.url,
-                few=few,
-                fewer=_SEVERAL[0],
-                many=many,
-                more=_SEVERAL[1],
-            ),
-            hint=tr("Measure the engine's own address, or one that answers with a usage"),
+            "{url} does not count the tokens of prompts: {few} for {fewer} words and "
+            "{many} for {more}",
+            url=client.target.url,
+            few=few,
+            fewer=_SEVERAL[0],
+            many=many,
+            more=_SEVERAL[1],
+            hint="Measure the engine's own address, or one that answers with a usage",
         )
     return Prompts(tokens, per_word, max(0.0, few - per_word * _SEVERAL[0]), seed, "usage")
 

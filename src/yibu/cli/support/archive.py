@@ -27,8 +27,9 @@ def check_target(path: Path) -> None:
     """Raises UsageError where the archive cannot be: the directory is missing, or the file is there."""
     if path.exists():
         raise UsageError(
-            tr("{path} is there already and was left as it is.", path=path),
-            hint=tr("Name another one: -o FILE"),
+            "{path} is there already and was left as it is.",
+            path=path,
+            hint="Name another one: -o FILE",
         )
     require_directory(path)
 

@@ -182,7 +182,7 @@ def _yaml(path: Path) -> str:
         tree = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         # Its secrets cannot be told from the rest.
-        raise YibuError(tr("it is not YAML, and was left out: it may hold secrets")) from None
+        raise YibuError("it is not YAML, and was left out: it may hold secrets") from None
     text: str = yaml.safe_dump(masked(tree), allow_unicode=True, sort_keys=False)
     return text
 

@@ -84,8 +84,8 @@ def adopt(
 
     if sum(bool(one) for one in (what, command, pid)) != 1:
         raise UsageError(
-            tr("One thing to adopt is needed: a script, -- COMMAND …, or --pid PID."),
-            hint=tr("For instance: yibu adopt start_vllm.sh"),
+            "One thing to adopt is needed: a script, -- COMMAND …, or --pid PID.",
+            hint="For instance: yibu adopt start_vllm.sh",
         )
     old: list[Foreign] = []
     if pid is not None:
@@ -97,8 +97,8 @@ def adopt(
         adoption = _adoption(command or shlex.join(what or []), "", given or [])
     if replace and not adoption.servers:
         raise UsageError(
-            tr("--replace takes the place of vLLM's and llama.cpp's servers only."),
-            hint=tr("Write the file with -o, stop the old server, then: yibu up -d -f FILE"),
+            "--replace takes the place of vLLM's and llama.cpp's servers only.",
+            hint="Write the file with -o, stop the old server, then: yibu up -d -f FILE",
         )
     if replace:
         from yibu.cli.takeover import as_it_runs, find_running
@@ -114,8 +114,9 @@ def adopt(
 def _read_script(script: Path, given: Sequence[str]) -> Adoption:
     if not script.is_file():
         raise UsageError(
-            tr("There is no file {script}.", script=script),
-            hint=tr("A command line stands behind --: -- {script} …", script=script),
+            "There is no file {script}.",
+            script=script,
+            hint="A command line stands behind --: -- {script} …",
         )
     return _adoption(text_file(script), str(script), given)
 
@@ -123,7 +124,7 @@ def _read_script(script: Path, given: Sequence[str]) -> Adoption:
 def _adoption(text: str, name: str, given: Sequence[str]) -> Adoption:
     pairs = [pair.partition("=") for pair in given]
     if any(not equals for _, equals, _ in pairs):
-        raise UsageError(tr("--set takes NAME=VALUE."), hint=tr("For instance: --set PORT=8000"))
+        raise UsageError("--set takes NAME=VALUE.", hint="For instance: --set PORT=8000")
     values = {variable: value for variable, _, value in pairs}
     return adopt_text(text, name, values, Context.here().env, Path.cwd())
 
@@ -189,11 +190,9 @@ def _write_new(path: Path, text: str) -> None:
         if _says(path, text):
             return
         raise UsageError(
-            tr(
-                "{path} is there already, with something else in it, and was left as it was.",
-                path=path,
-            ),
-            hint=tr("Choose another place with --key-file or -o"),
+            "{path} is there already, with something else in it, and was left as it was.",
+            path=path,
+            hint="Choose another place with --key-file or -o",
         ) from error
 
 

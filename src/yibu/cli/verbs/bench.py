@@ -75,11 +75,11 @@ def bench(
     from yibu.cli.written import require_directory
 
     if rate is not None and (sweep or concurrency is not None):
-        raise UsageError(tr("--rate is a load of its own: without --sweep and --concurrency."))
+        raise UsageError("--rate is a load of its own: without --sweep and --concurrency.")
     form = _FORMS.get(target.suffix.lower()) if target is not None else None
     if target is not None and form is None:
         raise UsageError(
-            tr("{target} is no chart.", target=target), hint="-o FILE.svg, or -o FILE.html"
+            "{target} is no chart.", target=target, hint="-o FILE.svg, or -o FILE.html"
         )
     if target is not None:
         require_directory(target)
@@ -112,7 +112,7 @@ def _speech(
 
     for file in files:
         if not file.is_file():
-            raise UsageError(tr("There is no file {file}.", file=file))
+            raise UsageError("There is no file {file}.", file=file)
     command = bench_command(Context.here(), model)
     given = {"--precisions": precisions, "--language": language}
     options = [word for flag, value in given.items() if value for word in (flag, value)]

@@ -34,11 +34,10 @@ def search(
     rows = catalogue.rows(word, Context.here().machine())
     if not rows:
         raise UsageError(
-            tr("The catalogue has nothing like {word!r}.", word=word),
-            hint=tr(
-                "See all of it with: yibu search. Any other model goes by ORG/NAME: yibu up "
-                "ORG/NAME"
-            ),
+            "The catalogue has nothing like {word!r}.",
+            word=word,
+            hint="See all of it with: yibu search. Any other model goes by ORG/NAME: yibu up "
+            "ORG/NAME",
         )
     for row in rows:
         if row["size"] is not None and not as_json:
@@ -82,8 +81,10 @@ def show(
         }
     elif up is None:
         raise UsageError(
-            tr("{model} is neither up nor on this disk.", model=model),
-            hint=tr("Fetch it with: yibu pull {source}", source=source),
+            "{model} is neither up nor on this disk.",
+            model=model,
+            source=source,
+            hint="Fetch it with: yibu pull {source}",
         )
     if up is not None:
         ports = [replica["port"] for replica in up["replicas"]]

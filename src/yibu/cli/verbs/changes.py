@@ -82,8 +82,7 @@ def rollback(yes: YesOption = False) -> int:
     found = before_last_apply(told)
     if found is None:
         raise UsageError(
-            tr("There is nothing to go back to: nothing was applied here."),
-            hint=tr("yibu apply -f FILE"),
+            "There is nothing to go back to: nothing was applied here.", hint="yibu apply -f FILE"
         )
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["previous"]["until"]))
     output.say("What was served until {when}:", when=when)
@@ -103,9 +102,7 @@ def _agreed(found: Difference, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UsageError(
-            tr("This asks before it changes anything."), hint=tr("Say yes beforehand: --yes")
-        )
+        raise UsageError("This asks before it changes anything.", hint="Say yes beforehand: --yes")
     return typer.confirm(tr("Do it?"), err=True)
 
 

@@ -38,8 +38,9 @@ def init(
         return
     if path.exists() and not force:
         raise UsageError(
-            tr("{path} is there already and was left as it is.", path=path),
-            hint=tr("Replace it with: yibu init {path} --force", path=path),
+            "{path} is there already and was left as it is.",
+            path=path,
+            hint="Replace it with: yibu init {path} --force",
         )
     require_directory(path)
     write_whole(path, example, 0o644)

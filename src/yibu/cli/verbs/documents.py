@@ -11,7 +11,7 @@ import typer
 from yibu.cli import manual, output
 from yibu.cli.options import argument
 from yibu.errors import UsageError
-from yibu.messages import ENGLISH, active, tr
+from yibu.messages import ENGLISH, active
 
 _SECTIONS = 20
 """As many as a terminal shows at once."""
@@ -43,8 +43,9 @@ def docs(
     )
     if not found:
         raise UsageError(
-            tr("The documents have nothing with {words!r} in it.", words=" ".join(words)),
-            hint=tr("See all pages with: yibu docs"),
+            "The documents have nothing with {words!r} in it.",
+            words=" ".join(words),
+            hint="See all pages with: yibu docs",
         )
     for section in found[:_SECTIONS]:
         output.data(f"{section.page.name}: {section.heading}")

@@ -88,8 +88,9 @@ def install(
     name = _environment(here, name) if build is None else _build_of(name, build)
     if wheels is not None and not wheels.is_dir():
         raise UsageError(
-            tr("There is no folder {wheels}.", wheels=wheels),
-            hint=tr("Give a folder that has the wheels: --wheels DIR"),
+            "There is no folder {wheels}.",
+            wheels=wheels,
+            hint="Give a folder that has the wheels: --wheels DIR",
         )
     environments = open_environments(here)
     report = installing(name)
@@ -136,7 +137,9 @@ def _build_of(engine: str, build: str) -> str:
         return wanted
     known = ", ".join(name.removeprefix(f"{engine}-") for name in builds)
     raise UsageError(
-        tr("There is no build {build!r} of {engine!r}.", build=build, engine=engine),
+        "There is no build {build!r} of {engine!r}.",
+        build=build,
+        engine=engine,
         hint=tr("Its builds: {known}", known=known)
         if known
         else tr("Leave --build out: it comes as packages alone"),

@@ -210,7 +210,7 @@ def _number(gpus: str | None) -> int | None:
     if gpus is None or gpus == "all":
         return -1 if gpus is None else None
     if not gpus.isdecimal() or int(gpus) > 1024:
-        raise UsageError(tr("--gpus {gpus}: a number was expected, or all.", gpus=gpus))
+        raise UsageError("--gpus {gpus}: a number was expected, or all.", gpus=gpus)
     return int(gpus)
 
 

@@ -49,11 +49,9 @@ def pull(
     wanted = source or model_id
     if wanted is None:
         raise UsageError(
-            tr("No model was named."),
-            hint=tr(
-                "Give its id, for instance: yibu pull Qwen/Qwen3-0.6B (or --model_id "
-                "Qwen/Qwen3-0.6B)"
-            ),
+            "No model was named.",
+            hint="Give its id, for instance: yibu pull Qwen/Qwen3-0.6B (or --model_id "
+            "Qwen/Qwen3-0.6B)",
         )
     store = open_store(context, offline=offline)
     if note := path_note(wanted, context.directory):

@@ -247,15 +247,11 @@ def test(
     here = Context.here()
     running = {model["name"]: model for model in here.client.call("ps")["models"]}
     if not running:
-        raise NotRunningError(tr("No model is up."), hint=tr("Start one with: yibu up MODEL"))
+        raise NotRunningError("No model is up.", hint="Start one with: yibu up MODEL")
     for model in models or []:
         if model not in running:
             raise UsageError(
-                tr(
-                    "{model} is not up; these are: {running}.",
-                    model=model,
-                    running=", ".join(running),
-                )
+                "{model} is not up; these are: {running}.", model=model, running=", ".join(running)
             )
     reach = access(here)
     api = replace(reach.api, language=ENGLISH) if as_json else reach.api

@@ -17,7 +17,6 @@ from yibu.cli.options import argument, option
 from yibu.errors import OverloadedError, UsageError, YibuError
 from yibu.files import write_whole
 from yibu.management.context import Context
-from yibu.messages import tr
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -63,8 +62,8 @@ def transcribe(
         return DONE
     if not files:
         raise UsageError(
-            tr("There is nothing to transcribe."),
-            hint=tr("yibu transcribe FILE…, or --live for the microphone, or --live - for a pipe"),
+            "There is nothing to transcribe.",
+            hint="yibu transcribe FILE…, or --live for the microphone, or --live - for a pipe",
         )
     _check(files, directory, output_format)
     api = access(context).api
@@ -100,15 +99,15 @@ def _live(
     names = [str(file) for file in files or ()]
     if names not in ([], ["-"]) or directory is not None:
         raise UsageError(
-            tr("--live takes the microphone, or - for stdin; no files, and no -o."),
-            hint=tr("ffmpeg -re -i FILE -f wav - | yibu transcribe --live -"),
+            "--live takes the microphone, or - for stdin; no files, and no -o.",
+            hint="ffmpeg -re -i FILE -f wav - | yibu transcribe --live -",
         )
     if output_format not in ("text", "srt", "json"):
         raise UsageError(
-            tr("--live writes text, srt or json, not {output_format}.", output_format=output_format)
+            "--live writes text, srt or json, not {output_format}.", output_format=output_format
         )
     if names and device is not None:
-        raise UsageError(tr("--device is a microphone; - is stdin. Leave one of them out."))
+        raise UsageError("--device is a microphone; - is stdin. Leave one of them out.")
     transcribe_live(
         access(context),
         model or speech_model(context),
@@ -124,16 +123,14 @@ def _check(files: Sequence[Path], directory: Path | None, output_format: Format)
     """Raises UsageError for files that are not there, or that cannot be written as asked."""
     for file in files:
         if not file.is_file():
-            raise UsageError(tr("There is no file {file}.", file=file))
+            raise UsageError("There is no file {file}.", file=file)
     if directory is not None:
         _check_targets(files, directory, output_format)
     elif len(set(files)) > 1 and output_format in ("srt", "vtt"):
         raise UsageError(
-            tr(
-                "{output_format} of several files is no {output_format}.",
-                output_format=output_format,
-            ),
-            hint=tr("-o DIRECTORY writes one file each"),
+            "{output_format} of several files is no {output_format}.",
+            output_format=output_format,
+            hint="-o DIRECTORY writes one file each",
         )
 
 
@@ -194,13 +191,11 @@ def _check_targets(files: Sequence[Path], directory: Path, output_format: str) -
         other = taken.setdefault(target, file)
         if other != file:
             raise UsageError(
-                tr(
-                    "{other} and {file} would both be written to {target}.",
-                    other=other,
-                    file=file,
-                    target=target,
-                ),
-                hint=tr("Transcribe them by two commands, each with a directory of its own"),
+                "{other} and {file} would both be written to {target}.",
+                other=other,
+                file=file,
+                target=target,
+                hint="Transcribe them by two commands, each with a directory of its own",
             )
 
 

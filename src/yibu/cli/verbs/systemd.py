@@ -79,12 +79,15 @@ class Unit:
         try:
             return subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError as error:
-            raise YibuError(tr("There is no systemctl here.")) from error
+            raise YibuError("There is no systemctl here.") from error
         except subprocess.CalledProcessError as error:
             said = (error.stderr or error.stdout).strip()
             raise YibuError(
-                tr("{command} failed: {said}", command=" ".join(command), said=said),
-                hint=tr("See: {journal}", journal=self.journal),
+                "{command} failed: {said}",
+                command=" ".join(command),
+                said=said,
+                journal=self.journal,
+                hint="See: {journal}",
             ) from error
 
     @property
@@ -95,7 +98,7 @@ class Unit:
 def _unit(name: str, system: bool | None) -> Unit:
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
         raise UsageError(
-            tr("{name!r} is no unit's name; expected letters, digits, - and _.", name=name)
+            "{name!r} is no unit's name; expected letters, digits, - and _.", name=name
         )
     return Unit(name, os.geteuid() == 0 if system is None else system, Context.here())
 
@@ -184,8 +187,8 @@ def _refuse_other_node(unit: Unit) -> None:
     """A node that runs already would make the service fail; the service's own is restarted."""
     if not unit.file.exists() and unit.context.client.running():
         raise AlreadyRunningError(
-            tr("A node runs here already, and the service would start another."),
-            hint=tr("Stop it first: yibu down"),
+            "A node runs here already, and the service would start another.",
+            hint="Stop it first: yibu down",
         )
 
 
@@ -196,14 +199,17 @@ def _write(path: Path, text: str, mode: int) -> None:
     try:
         if path.suffix == ".service" and path.exists() and MARK not in path.read_text():
             raise UsageError(
-                tr("{path} is there already, and yibu did not write it.", path=path),
-                hint=tr("Choose another name: yibu service install --name NAME"),
+                "{path} is there already, and yibu did not write it.",
+                path=path,
+                hint="Choose another name: yibu service install --name NAME",
             )
         write_whole(path, text, mode)
     except OSError as error:
         raise YibuError(
-            tr("{path} cannot be written: {strerror}.", path=path, strerror=error.strerror),
-            hint=tr("A unit of the machine needs root: sudo yibu service install; or take --user"),
+            "{path} cannot be written: {strerror}.",
+            path=path,
+            strerror=error.strerror,
+            hint="A unit of the machine needs root: sudo yibu service install; or take --user",
         ) from error
 
 
@@ -249,13 +255,11 @@ def _installed(unit: Unit) -> Unit:
     if not unit.file.exists():
         kind = tr("the machine") if unit.system else tr("this user")
         raise NotRunningError(
-            tr(
-                "No service {place} of {kind} is installed ({unit}).",
-                place=unit.name,
-                kind=kind,
-                unit=unit.file,
-            ),
-            hint=tr("Install it: yibu service install"),
+            "No service {place} of {kind} is installed ({unit}).",
+            place=unit.name,
+            kind=kind,
+            unit=unit.file,
+            hint="Install it: yibu service install",
         )
     return unit
 

@@ -151,8 +151,7 @@ def _question(prompt: str | None) -> str:
     question = "\n\n".join(part for part in (prompt or "", piped.strip()) if part)
     if not question:
         raise UsageError(
-            tr("There is nothing to ask."),
-            hint=tr('Give a prompt: yibu run MODEL "Why is the sky blue?"'),
+            "There is nothing to ask.", hint='Give a prompt: yibu run MODEL "Why is the sky blue?"'
         )
     return question
 

@@ -92,17 +92,17 @@ class Command(Engine):
         verdict = self.supports(model, None)
         if not verdict.supported:
             raise UnsupportedError(
-                tr("model {model!r}: {reason}", model=model.name, reason=verdict.reason),
+                "model {model!r}: {reason}",
+                model=model.name,
+                reason=verdict.reason,
                 hint='options: {command: "python serve.py --host {host} --port {port}"}',
             )
         options, rest = read_options(CommandOptions, model, self.name)
         if not options.ready.startswith("/"):
             raise ConfigError(
-                tr(
-                    "model {model!r}: ready has to be a path that begins with '/', found {ready!r}",
-                    model=model.name,
-                    ready=options.ready,
-                )
+                "model {model!r}: ready has to be a path that begins with '/', found {ready!r}",
+                model=model.name,
+                ready=options.ready,
             )
         return options, [*_words(model, options.command), *to_flags(rest), *model.flags]
 
@@ -139,31 +139,25 @@ def _words(model: ModelConfig, command: str | list[str]) -> list[str]:
         words = shlex.split(command) if isinstance(command, str) else list(command)
     except ValueError as error:
         raise ConfigError(
-            tr(
-                "model {model!r}: the command cannot be read: {error}",
-                model=model.name,
-                error=error,
-            ),
-            hint=tr("Found: {command}", command=command),
+            "model {model!r}: the command cannot be read: {error}",
+            model=model.name,
+            error=error,
+            command=command,
+            hint="Found: {command}",
         ) from error
     if not words:
-        raise ConfigError(tr("model {model!r}: the command is empty", model=model.name))
+        raise ConfigError("model {model!r}: the command is empty", model=model.name)
     found = {name for word in words for name in _PLACEHOLDER.findall(word)}
     if "port" not in found:
         raise ConfigError(
-            tr(
-                "model {model!r}: the command has no {{port}}, so yibu cannot tell it where "
-                "to listen",
-                model=model.name,
-            ),
-            hint=tr("For instance: python serve.py --host {host} --port {port}"),
+            "model {model!r}: the command has no {{port}}, so yibu cannot tell it where to listen",
+            model=model.name,
+            hint="For instance: python serve.py --host {host} --port {port}",
         )
     if "model" in found and not model.source:
         raise ConfigError(
-            tr(
-                "model {model!r}: the command uses {{model}}, but the entry has no source",
-                model=model.name,
-            ),
-            hint=tr("Add source: (ORG/NAME or a path), or take {model} out"),
+            "model {model!r}: the command uses {{model}}, but the entry has no source",
+            model=model.name,
+            hint="Add source: (ORG/NAME or a path), or take {model} out",
         )
     return words

@@ -53,12 +53,10 @@ def chat_template(model: ModelConfig, value: str) -> ChatTemplate:
         names = sorted({*_NAMES, _CHATML})
         near = nearest(value, names, cutoff=0.6)
         raise ConfigError(
-            tr(
-                "model {model!r}: options.chat_template: {path} cannot be read: {error}",
-                model=model.name,
-                path=path,
-                error=getattr(error, "strerror", None) or error,
-            ),
+            "model {model!r}: options.chat_template: {path} cannot be read: {error}",
+            model=model.name,
+            path=path,
+            error=getattr(error, "strerror", None) or error,
             hint=tr("Did you mean {near!r}?", near=near)
             if near
             else tr(

@@ -96,12 +96,10 @@ def _apply(
     elif name not in table.flags:
         near = nearest(name, [*table.flags, *table.short], cutoff=0.6)
         raise ConfigError(
-            tr(
-                "{who}: {program_path} ({version}) has no such flag",
-                who=who,
-                program_path=program.path,
-                version=program.version,
-            ),
+            "{who}: {program_path} ({version}) has no such flag",
+            who=who,
+            program_path=program.path,
+            version=program.version,
             hint=tr("Did you mean {near}?", near=spelt(near))
             if near
             else tr("See {program_path} --help", program_path=program.path),
@@ -128,14 +126,12 @@ def command_line(
             yield from _words(program, flag, value)
         elif value is not None and name not in _DISPENSABLE:
             raise ConfigError(
-                tr(
-                    "model {model!r}: {program_path} ({version}) has no {flag}",
-                    model=model,
-                    program_path=program.path,
-                    version=program.version,
-                    flag=spelt(flag),
-                ),
-                hint=tr("Leave that option out, or take a newer llama-server"),
+                "model {model!r}: {program_path} ({version}) has no {flag}",
+                model=model,
+                program_path=program.path,
+                version=program.version,
+                flag=spelt(flag),
+                hint="Leave that option out, or take a newer llama-server",
             )
     jinja = "jinja" if fields.get("use_jinja", True) else "no_jinja"
     for choices in (("metrics",), ("no_slots",), ("no_ui", "no_webui"), (jinja,)):

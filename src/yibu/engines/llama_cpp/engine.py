@@ -379,11 +379,9 @@ def _check(model: ModelConfig, field: str, value: Any) -> None:
         wanted = tr("of type {kind}", kind=kind)
     if not fits:
         raise ConfigError(
-            tr(
-                "model {model!r}: llama.cpp's {field!r} has to be {wanted}, found {value!r}",
-                model=model.name,
-                field=field,
-                wanted=wanted,
-                value=value,
-            )
+            "model {model!r}: llama.cpp's {field!r} has to be {wanted}, found {value!r}",
+            model=model.name,
+            field=field,
+            wanted=wanted,
+            value=value,
         )

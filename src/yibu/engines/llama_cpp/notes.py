@@ -20,10 +20,9 @@ def without_gpu(asked: Mapping[str, Any], placement: Placement) -> Iterator[str]
     if found and not placement.gpus:
         yield (
             tr(
-                "{found}: without effect, because yibu's build of llama.cpp has no GPU "
-                "support; every layer runs on the CPU. On a GPU: yibu engine install "
-                "llama.cpp --build cuda (or vulkan), or options.program: "
-                "/path/to/llama-server",
+                "{found}: without effect, because yibu's build of llama.cpp has no GPU support; "
+                "every layer runs on the CPU. On a GPU: yibu engine install llama.cpp --build cuda "
+                "(or vulkan), or options.program: /path/to/llama-server",
                 found=", ".join(found),
             )
         )
@@ -34,9 +33,8 @@ def without_template(facts: ModelFacts, *, chats: bool, template: str | None) ->
     if chats and not facts.chat_template and template is None:
         yield (
             tr(
-                "the file has no chat template, so this is probably a base model: it "
-                "continues text (/v1/completions), and its answers to chat are likely to be "
-                "nonsense. Take an instruct or chat version of it, or name a template: "
-                "options.chat_template"
+                "the file has no chat template, so this is probably a base model: it continues "
+                "text (/v1/completions), and its answers to chat are likely to be nonsense. Take "
+                "an instruct or chat version of it, or name a template: options.chat_template"
             )
         )

@@ -24,9 +24,8 @@ _CHARACTERS_ONLY = tr(
     "them. Write the grammar in characters"
 )
 _NO_DIMENSIONS = tr(
-    "The model does not say that its vectors may be cut (Matryoshka). Leave 'dimensions' "
-    "out; where you know the lengths it was trained for, give them: options: "
-    "{dimensions: [256, 512]}"
+    "The model does not say that its vectors may be cut (Matryoshka). Leave 'dimensions' out; "
+    "where you know the lengths it was trained for, give them: options: {dimensions: [256, 512]}"
 )
 
 

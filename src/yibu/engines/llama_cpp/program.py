@@ -10,7 +10,6 @@ from pathlib import Path
 from yibu.config import ModelConfig
 from yibu.engines.base import Ask
 from yibu.errors import ConfigError, EnvironmentSetupError
-from yibu.messages import tr
 from yibu.paths import at_home
 from yibu.planner.arithmetic import MIB
 from yibu.planner.types import Accelerator, Gpu
@@ -83,16 +82,12 @@ def named(model: ModelConfig) -> Path | None:
         return None
     if not isinstance(value, str) or not value.startswith(("/", "~")):
         raise ConfigError(
-            tr(
-                "model {model!r}: options.program has to be the whole path of a "
-                "llama-server, found {value!r}",
-                model=model.name,
-                value=value,
-            ),
-            hint=tr(
-                "As in program: /opt/llama.cpp/build/bin/llama-server, or {program}",
-                program=PACKAGED,
-            ),
+            "model {model!r}: options.program has to be the whole path of a "
+            "llama-server, found {value!r}",
+            model=model.name,
+            value=value,
+            program=PACKAGED,
+            hint="As in program: /opt/llama.cpp/build/bin/llama-server, or {program}",
         )
     return at_home(value)
 
@@ -167,15 +162,11 @@ def read_program(
     if version is None or any(name not in flags for name in _NEEDED):
         first = next((line.strip() for line in said.splitlines() if line.strip()), "nothing")
         raise EnvironmentSetupError(
-            tr(
-                "the program {path} is no llama-server: asked for its version it says {first!r}",
-                path=path,
-                first=first[:120],
-            ),
-            hint=tr(
-                "Name llama.cpp's server (llama-server), not another of its programs or a "
-                "script that does not hand its arguments on"
-            ),
+            "the program {path} is no llama-server: asked for its version it says {first!r}",
+            path=path,
+            first=first[:120],
+            hint="Name llama.cpp's server (llama-server), not another of its programs or a "
+            "script that does not hand its arguments on",
         )
     number = _BUILD.search(version["version"])
     listed = ask(("--list-devices",)) if "list_devices" in flags else ""

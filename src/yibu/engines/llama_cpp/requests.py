@@ -36,9 +36,8 @@ _SAID = tr("its words are sent as text")
 _IDS = tr("an id of OpenAI's, which says nothing to a model")
 
 _ECHO = tr(
-    "the prompt is put before its continuation; with 'logprobs' the model is made to say "
-    "it, one token a request, for llama.cpp scores what it generates alone. A stream "
-    "comes in one piece"
+    "the prompt is put before its continuation; with 'logprobs' the model is made to say it, one "
+    "token a request, for llama.cpp scores what it generates alone. A stream comes in one piece"
 )
 
 _SAMPLING = passed("n", "frequency_penalty", "presence_penalty", "logit_bias")

@@ -53,15 +53,13 @@ def express(schema: Any, param: str, asked: Asked) -> Any:
     except _Inexpressible as fault:
         pointer, reason = fault.args
         raise InvalidRequestError(
-            tr(
-                "The schema's {pointer!r} cannot be kept to by model {model!r}: {reason} in "
-                "{engine}'s grammars",
-                pointer=pointer,
-                model=asked.model,
-                reason=reason,
-                engine=asked.engine,
-            ),
-            hint=tr("Take it out, leave 'strict' out and check the answer, or use a model on vLLM"),
+            "The schema's {pointer!r} cannot be kept to by model {model!r}: {reason} in "
+            "{engine}'s grammars",
+            pointer=pointer,
+            model=asked.model,
+            reason=reason,
+            engine=asked.engine,
+            hint="Take it out, leave 'strict' out and check the answer, or use a model on vLLM",
             param=param,
             code="unsupported_schema",
         ) from None

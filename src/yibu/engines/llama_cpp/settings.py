@@ -131,8 +131,9 @@ def _check(model: ModelConfig, flag: Flag) -> None:
     SERVER.refuse(model.name, flag)
     if TABLE.flags.get(flag.name) == "removed":
         raise ConfigError(
-            tr("{who} was removed from llama.cpp", who=who),
-            hint=tr("The draft's length is --spec-draft-n-max N now (options.speculative…)"),
+            "{who} was removed from llama.cpp",
+            who=who,
+            hint="The draft's length is --spec-draft-n-max N now (options.speculative…)",
         )
     if flag.name in FETCHED or flag.name.endswith(("_default", "_spec")):
         raise fetches(who)
@@ -142,29 +143,26 @@ def _check(model: ModelConfig, flag: Flag) -> None:
 def fetches(who: str) -> ConfigError:
     """The error for a flag with which the program would download something."""
     return ConfigError(
-        tr("{who} would have llama.cpp download a model itself", who=who),
-        hint=tr("Name it in the entry: source: hf:ORG/NAME, or a path"),
+        "{who} would have llama.cpp download a model itself",
+        who=who,
+        hint="Name it in the entry: source: hf:ORG/NAME, or a path",
     )
 
 
 def _unknown(model: ModelConfig, flag: Flag, schema: Collection[str]) -> ConfigError:
     if flag.name in TABLE.flags:
         return ConfigError(
-            tr(
-                "model {model!r}: {words} is nothing that yibu's packaged build of llama.cpp "
-                "can be told",
-                model=model.name,
-                words=flag.words[0],
-            ),
+            "model {model!r}: {words} is nothing that yibu's packaged build of llama.cpp "
+            "can be told",
+            model=model.name,
+            words=flag.words[0],
             hint=_PROGRAM,
         )
     near = nearest(flag.name, [*schema, *TABLE.flags, *TABLE.short, *FIELDS], cutoff=0.6)
     return ConfigError(
-        tr(
-            "model {model!r}: llama.cpp has no option, flag or field {flag!r}",
-            model=model.name,
-            flag=flag.name,
-        ),
+        "model {model!r}: llama.cpp has no option, flag or field {flag!r}",
+        model=model.name,
+        flag=flag.name,
         hint=tr("Did you mean {near!r}?", near=near)
         if near
         else tr("options: {schema}", schema=", ".join(schema)),
@@ -285,12 +283,10 @@ def _template_kwargs(model: ModelConfig, flag: Flag, found: Settings) -> None:
         values = None
     if not isinstance(values, dict):
         raise ConfigError(
-            tr(
-                "model {model!r}: {words} has to be a JSON object, found {values!r}",
-                model=model.name,
-                words=flag.words[0],
-                values=flag.values[0],
-            )
+            "model {model!r}: {words} has to be a JSON object, found {values!r}",
+            model=model.name,
+            words=flag.words[0],
+            values=flag.values[0],
         )
     _template(found, {name: json.dumps(value) for name, value in values.items()})
 
@@ -304,12 +300,10 @@ def _reasoning(model: ModelConfig, flag: Flag, found: Settings) -> None:
         _template(found, {"enable_thinking": json.dumps(word in _TRUE)})
     else:
         raise ConfigError(
-            tr(
-                "model {model!r}: {words} has to be on, off or auto, found {word!r}",
-                model=model.name,
-                words=flag.words[0],
-                word=word,
-            )
+            "model {model!r}: {words} has to be on, off or auto, found {word!r}",
+            model=model.name,
+            words=flag.words[0],
+            word=word,
         )
 
 

@@ -139,11 +139,9 @@ def _score(before: list[int], token: int, others: int) -> Steps:
     found: Body = (answer.get("completion_probabilities") or [{}])[0]
     if found.get("id") != token:
         raise EngineGoneError(
-            tr(
-                "llama.cpp answered with token {found} where it was made to say {token}",
-                found=found.get("id"),
-                token=token,
-            ),
+            "llama.cpp answered with token {found} where it was made to say {token}",
+            found=found.get("id"),
+            token=token,
             code="engine_protocol_error",
         )
     if not found["token"]:  # a token that llama.cpp does not show, such as the one that ends a turn

@@ -45,9 +45,8 @@ class Lmdeploy(SafetensorsServer[ServerOptions]):
     # Of yibu's launcher: LMDeploy itself reads its keys from the command line alone.
     key_variable = "LMDEPLOY_API_KEY"
     no_template = tr(
-        "chat template: the model's files have none, so that LMDeploy looks for one "
-        "of its own by the model's name (options.chat_template: NAME or a JSON file "
-        "gives one)"
+        "chat template: the model's files have none, so that LMDeploy looks for one of its own by "
+        "the model's name (options.chat_template: NAME or a JSON file gives one)"
     )
 
     def supports(self, model: ModelConfig, facts: ModelFacts | None) -> Verdict:

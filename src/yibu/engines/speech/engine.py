@@ -165,28 +165,24 @@ def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, 
     fast = options.path == "fast" and device == "cpu"
     if options.punctuation and not (fast and facts.format in _PARAFORMERS):
         raise UnsupportedError(
-            tr(
-                "model {model!r}: `punctuation:` is for a Paraformer with `path: fast`; this "
-                "is {format} with `path: {options_path}`, which takes none",
-                model=model.name,
-                format=facts.format,
-                options_path=options.path,
-            ),
-            hint=tr("Leave `punctuation:` out: SenseVoice and whisper write their own"),
+            "model {model!r}: `punctuation:` is for a Paraformer with `path: fast`; this "
+            "is {format} with `path: {options_path}`, which takes none",
+            model=model.name,
+            format=facts.format,
+            options_path=options.path,
+            hint="Leave `punctuation:` out: SenseVoice and whisper write their own",
         )
     option = "speakers" if options.speakers else "online" if options.online else ""
     if option and not (fast and usual == "speech-onnx"):
         raise UnsupportedError(
-            tr(
-                "model {model!r}: `{option}:` goes with SenseVoice and Paraformer, on the CPU with "
-                "`path: fast`; this is {format} on {device} with `path: {path}`",
-                model=model.name,
-                option=option,
-                format=facts.format,
-                device=device,
-                path=options.path,
-            ),
-            hint=tr("Leave `{option}:` out, or take iic/SenseVoiceSmall on the CPU", option=option),
+            "model {model!r}: `{option}:` goes with SenseVoice and Paraformer, on the CPU with "
+            "`path: fast`; this is {format} on {device} with `path: {path}`",
+            model=model.name,
+            option=option,
+            format=facts.format,
+            device=device,
+            path=options.path,
+            hint="Leave `{option}:` out, or take iic/SenseVoiceSmall on the CPU",
         )
     if options.path == "reference" and facts.format in _BY_FUNASR:
         usual = "speech-torch"
@@ -199,10 +195,10 @@ def _environment(model: ModelConfig, facts: ModelFacts, options: SpeechOptions, 
             else tr("the format {format}", format=facts.format)
         )
         raise UnsupportedError(
-            tr("model {model!r}: {what} is served on the CPU only", model=model.name, what=what),
-            hint=tr(
-                "Leave `gpus:` and `device:` out, or use iic/SenseVoiceSmall with `path: fast`"
-            ),
+            "model {model!r}: {what} is served on the CPU only",
+            model=model.name,
+            what=what,
+            hint="Leave `gpus:` and `device:` out, or use iic/SenseVoiceSmall with `path: fast`",
         )
     return usual
 

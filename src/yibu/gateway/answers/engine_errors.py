@@ -72,8 +72,9 @@ def translate(
         status = _told_status(type_, code) or status
     if status in {401, 403}:
         return EngineGoneError(
-            tr("The engine of model {model!r} refused the gateway's inner key", model=model),
-            hint=tr("Restart the model: yibu restart {model}", model=model),
+            "The engine of model {model!r} refused the gateway's inner key",
+            model=model,
+            hint="Restart the model: yibu restart {model}",
         )
     param = param if isinstance(param, str) else None
     fault = rules.request_fault(kind, status, fields)
@@ -113,12 +114,10 @@ def unserved(
     if not rules.lacks_path(status, _error_fields(body)):
         return None
     return NoSuchPathError(
-        tr(
-            "The engine of model {model!r}, {engine}, does not serve {path}",
-            model=route.model,
-            engine=route.engine,
-            path=path,
-        ),
+        "The engine of model {model!r}, {engine}, does not serve {path}",
+        model=route.model,
+        engine=route.engine,
+        path=path,
         param="model",
     )
 
@@ -127,9 +126,8 @@ def no_tool_call(model: str) -> EngineAnswerError:
     return EngineAnswerError(
         502,
         tr(
-            "'tool_choice' demands a tool call and model {model!r} made none: its engine "
-            "does not enforce the choice, or its chat template knows no tools. Use "
-            "tool_choice 'auto'",
+            "'tool_choice' demands a tool call and model {model!r} made none: its engine does not "
+            "enforce the choice, or its chat template knows no tools. Use tool_choice 'auto'",
             model=model,
         ),
         "server_error",

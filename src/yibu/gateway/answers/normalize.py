@@ -223,10 +223,9 @@ def _complete_tokenized(answer: Answer, body: Answer, model: str) -> None:
         return
     if not tokens and "prompt" not in body:
         raise NotCapableError(
-            tr(
-                "The engine of model {model!r} cuts a prompt into tokens, not messages", model=model
-            ),
-            hint=tr("/v1/messages/count_tokens counts those of a chat"),
+            "The engine of model {model!r} cuts a prompt into tokens, not messages",
+            model=model,
+            hint="/v1/messages/count_tokens counts those of a chat",
             param="messages",
         )
     answer.setdefault("count", len(tokens))

@@ -15,7 +15,6 @@ from yibu.gateway.sessions import (
     check_admin,
     check_same_origin,
 )
-from yibu.messages import tr
 
 API = "/console/api/"
 
@@ -43,11 +42,9 @@ async def admit(exchange: Exchange, authentication: Authentication) -> Caller:
         if await asyncio.to_thread(is_own, scope.get("client"), scope.get("server")):
             return ANYBODY
         raise ForbiddenError(
-            tr(
-                "This connection is another user's, and without API keys the console is for "
-                "the node's own user: it can start programs"
-            ),
-            hint=tr("yibu key add NAME --admin makes a key to sign in with"),
+            "This connection is another user's, and without API keys the console is for "
+            "the node's own user: it can start programs",
+            hint="yibu key add NAME --admin makes a key to sign in with",
             code="not_the_owner",
         )
     headers = exchange.headers
@@ -56,6 +53,6 @@ async def admit(exchange: Exchange, authentication: Authentication) -> Caller:
     except UnauthorizedError:
         if b"authorization" in headers or b"x-api-key" in headers:
             raise
-        raise SignedOutError(tr("Nobody is signed in here, or the session has ended")) from None
+        raise SignedOutError("Nobody is signed in here, or the session has ended") from None
     check_admin(caller)
     return caller

@@ -76,14 +76,15 @@ async def body_of(request: Request, schema: type[M]) -> M:
     data = await request.body()
     if data and kind != "application/json":
         raise InvalidRequestError(
-            tr("The Content-Type is {kind}; expected application/json", kind=kind or tr("missing")),
+            "The Content-Type is {kind}; expected application/json",
+            kind=kind or tr("missing"),
             code="unsupported_media_type",
         )
     try:
         return schema.model_validate(orjson.loads(data or b"{}"), strict=False)
     except orjson.JSONDecodeError as error:
         raise InvalidRequestError(
-            tr("The body is not JSON: {error}", error=error), code="invalid_json"
+            "The body is not JSON: {error}", error=error, code="invalid_json"
         ) from None
     except ValidationError as error:
         fault = error.errors(include_input=False, include_url=False)[0]

@@ -17,7 +17,6 @@ from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.manager import Manager
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.sessions import Authentication
-from yibu.messages import tr
 
 _STREAMS = 32
 _WRITE = 60.0
@@ -54,14 +53,14 @@ class Console:
     def manager(self) -> Manager:
         """Raises NotReadyError where this gateway has no node to manage."""
         if self.deps.manager is None:
-            raise NotReadyError(tr("This gateway has no node that could be managed"))
+            raise NotReadyError("This gateway has no node that could be managed")
         return self.deps.manager
 
     @property
     def observer(self) -> Observer:
         """Raises NotReadyError, as ``manager``."""
         if self._observer is None:
-            raise NotReadyError(tr("This gateway has no node that could be managed"))
+            raise NotReadyError("This gateway has no node that could be managed")
         return self._observer
 
     async def stopped(self) -> Mapping[str, ModelConfig]:
@@ -118,8 +117,9 @@ class Console:
         """
         if self._streams >= _STREAMS:
             raise NotReadyError(
-                tr("{limit} event streams are open already", limit=_STREAMS),
-                hint=tr("Close pages of the console that nobody looks at"),
+                "{limit} event streams are open already",
+                limit=_STREAMS,
+                hint="Close pages of the console that nobody looks at",
                 code="too_many_streams",
                 retry_after=10,
             )

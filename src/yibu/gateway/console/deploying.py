@@ -87,7 +87,8 @@ def add_deploying(router: APIRouter, console: Console) -> None:
         wanted = await body_of(request, PlanRequest)
         if len(console.plans) >= _PLANS:
             raise NotReadyError(
-                tr("{limit} plans are being made already", limit=_PLANS),
+                "{limit} plans are being made already",
+                limit=_PLANS,
                 code="too_many_plans",
                 retry_after=5,
             )
@@ -97,10 +98,8 @@ def add_deploying(router: APIRouter, console: Console) -> None:
         done, _ = await asyncio.wait({task}, timeout=_PLAN_SECONDS)
         if not done:
             raise NotReadyError(
-                tr(
-                    "The plan was not made within {seconds:.0f} s: the hub is slow to answer",
-                    seconds=_PLAN_SECONDS,
-                ),
+                "The plan was not made within {seconds:.0f} s: the hub is slow to answer",
+                seconds=_PLAN_SECONDS,
                 code="plan_timeout",
                 retry_after=30,
             )

@@ -81,7 +81,8 @@ class Jobs:
         if len(self._tasks) >= _AT_ONCE:
             work.close()
             raise NotReadyError(
-                tr("{limit} pieces of work are running already", limit=_AT_ONCE),
+                "{limit} pieces of work are running already",
+                limit=_AT_ONCE,
                 code="too_many_jobs",
                 retry_after=5,
             )

@@ -18,7 +18,6 @@ from yibu.gateway.access import CALLER, allow
 from yibu.gateway.console.answers import ConflictError, NotFoundError, answer, body_of
 from yibu.gateway.console.console import Console
 from yibu.gateway.console.usage import usage_group, usage_list
-from yibu.messages import tr
 
 T = TypeVar("T")
 Number = Annotated[int | None, Field(ge=1, le=2**53)]
@@ -139,8 +138,9 @@ def _refuse_last(store: AccountStore, name: str, request: Request) -> None:
     admins = [account.name for account in store.accounts() if account.admin]
     if admins == [name] and request.scope[CALLER].name == name:
         raise ConflictError(
-            tr("{name} is the only admin's key, and you are signed in with it", name=name),
-            hint=tr("Make another one first"),
+            "{name} is the only admin's key, and you are signed in with it",
+            name=name,
+            hint="Make another one first",
             code="last_admin_key",
         )
 
@@ -151,7 +151,7 @@ async def _with_store(
     """Do something with the database, and let the gateway take it up at once."""
     accounts = console.deps.accounts
     if accounts is None:
-        raise NotReadyError(tr("This gateway keeps no keys"))
+        raise NotReadyError("This gateway keeps no keys")
 
     def work() -> T:
         with AccountStore.open(accounts.path) as store:

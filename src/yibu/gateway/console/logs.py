@@ -14,7 +14,6 @@ from yibu.gateway.access import allow
 from yibu.gateway.console.answers import answer
 from yibu.gateway.console.console import Console
 from yibu.gateway.console.events import Event, EventStream
-from yibu.messages import tr
 
 _LOOK = 0.5
 _MOST = 5000
@@ -46,11 +45,9 @@ def _wanted(request: Request) -> dict[str, Any]:
     lines = given.get("lines", "200")
     if not re.fullmatch(r"[0-9]{1,4}", lines) or not 1 <= int(lines) <= _MOST:
         raise InvalidRequestError(
-            tr(
-                "Invalid 'lines': expected 1 to {limit}, found {lines!r}",
-                limit=_MOST,
-                lines=lines[:40],
-            ),
+            "Invalid 'lines': expected 1 to {limit}, found {lines!r}",
+            limit=_MOST,
+            lines=lines[:40],
             param="lines",
         )
     texts = {name: given.get(name, "")[:500] for name in ("level", "search", "since")}

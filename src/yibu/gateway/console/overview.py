@@ -19,7 +19,6 @@ from yibu.gateway.access import allow
 from yibu.gateway.console.answers import NotFoundError, answer, body_of
 from yibu.gateway.console.console import Console
 from yibu.gateway.console.jobs import Job
-from yibu.messages import tr
 
 
 class Change(BaseModel):
@@ -65,10 +64,8 @@ def add_overview(router: APIRouter, console: Console) -> None:
     async def metrics(range: Annotated[str, Query()] = "hour") -> Response:  # noqa: A002 - its name in the URL
         if range not in ("hour", "day", "month"):
             raise InvalidRequestError(
-                tr(
-                    "Invalid 'range': expected hour, day or month, found {range!r}",
-                    range=range[:40],
-                ),
+                "Invalid 'range': expected hour, day or month, found {range!r}",
+                range=range[:40],
                 param="range",
             )
         return answer(await asyncio.to_thread(console.observer.history.read, range, time.time()))
@@ -85,14 +82,14 @@ def _add_jobs(router: APIRouter, console: Console) -> None:
     async def job(number: str) -> Response:
         found = console.jobs.find(number)
         if found is None:
-            raise NotFoundError(tr("There is no job {number!r}", number=number[:40]))
+            raise NotFoundError("There is no job {number!r}", number=number[:40])
         return answer(found.plain())
 
     @router.delete("/console/api/jobs/{number}", openapi_extra=allow("console"))
     async def cancel(number: str) -> Response:
         found = console.jobs.find(number)
         if found is None or found.cancel is None:
-            raise NotFoundError(tr("There is no download {number!r}", number=number[:40]))
+            raise NotFoundError("There is no download {number!r}", number=number[:40])
         found.cancel.set()
         return answer(found.plain(), 202)
 
@@ -100,7 +97,7 @@ def _add_jobs(router: APIRouter, console: Console) -> None:
     async def act(name: str, verb: str, request: Request) -> Response:
         begin = VERBS.get(verb)
         if begin is None:
-            raise NotFoundError(tr("A model cannot be told to {verb!r}", verb=verb[:40]))
+            raise NotFoundError("A model cannot be told to {verb!r}", verb=verb[:40])
         job = await begin(console, name, await body_of(request, Change))
         return answer(job.plain(), 202)
 
@@ -115,7 +112,7 @@ def _up(console: Console, name: str) -> ModelConfig | None:
 def _need(console: Console, name: str) -> ModelConfig:
     config = _up(console, name)
     if config is None:
-        raise NotFoundError(tr("The model {name!r} is not up", name=name[:100]), param="name")
+        raise NotFoundError("The model {name!r} is not up", name=name[:100], param="name")
     return config
 
 
@@ -125,9 +122,7 @@ async def _start(console: Console, name: str, _change: Change) -> Job:
         known = {model.name: model for model in in_file}
         config = {**known, **await console.stopped()}.get(name)
     if config is None:
-        raise NotFoundError(
-            tr("There is no model {name!r} to start", name=name[:100]), param="name"
-        )
+        raise NotFoundError("There is no model {name!r} to start", name=name[:100], param="name")
     await console.forget_stopped(config.name)
     return _asked(console, "start", config, "up", models=[plain_config(config)], start=True)
 
@@ -141,7 +136,7 @@ async def _stop(console: Console, name: str, _change: Change) -> Job:
 
 async def _forget(console: Console, name: str, _change: Change) -> Job:
     if name not in await console.stopped():
-        raise NotFoundError(tr("No model {name!r} was stopped here", name=name[:100]), param="name")
+        raise NotFoundError("No model {name!r} was stopped here", name=name[:100], param="name")
     return console.jobs.start("forget", [name], console.forget_stopped(name))
 
 
@@ -158,7 +153,7 @@ async def _unload(console: Console, name: str, _change: Change) -> Job:
 async def _scale(console: Console, name: str, change: Change) -> Job:
     config = _need(console, name)
     if change.replicas is None:
-        raise InvalidRequestError(tr("'replicas' is missing"), param="replicas")
+        raise InvalidRequestError("'replicas' is missing", param="replicas")
     replicas = change.replicas
     return _asked(console, "scale", config, "scale", models=[config.name], replicas=replicas)
 
@@ -168,9 +163,7 @@ async def _keep(console: Console, name: str, change: Change) -> Job:
     try:
         keep, seconds = split_keep(change.keep or "")
     except ValueError as error:
-        raise InvalidRequestError(
-            tr("Invalid 'keep': {error}", error=error), param="keep"
-        ) from None
+        raise InvalidRequestError("Invalid 'keep': {error}", error=error, param="keep") from None
     idle = config.idle if seconds is None else seconds
     changed = replace(config, keep=keep, idle=idle)
     return _asked(console, "keep", config, "up", models=[plain_config(changed)])

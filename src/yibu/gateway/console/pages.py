@@ -16,7 +16,6 @@ from yibu.gateway.console.answers import NO_STORE, NotFoundError, body_of
 from yibu.gateway.console.console import Console
 from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.sessions import Authentication, Session, set_cookie
-from yibu.messages import tr
 
 if TYPE_CHECKING:
     from yibu.gateway.deps import GatewayDeps
@@ -60,7 +59,7 @@ def add_pages(router: APIRouter, console: Console) -> None:
         known = request.headers.get("if-none-match")
         found = await asyncio.to_thread(console.assets.file, digest, name, accepts, known)
         if found is None:
-            raise NotFoundError(tr("The console has no file {name!r}", name=name[:100]))
+            raise NotFoundError("The console has no file {name!r}", name=name[:100])
         return found
 
     _add_session(router, deps, console.authentication)

@@ -9,7 +9,7 @@ from yibu.accounts.database import AccountsError
 from yibu.accounts.types import parse_duration
 from yibu.errors import InvalidRequestError, NotReadyError, UsageError
 from yibu.gateway.schemas.answers import UsageList
-from yibu.messages import joined, tr
+from yibu.messages import joined
 
 if TYPE_CHECKING:
     from yibu.accounts.live import LiveAccounts
@@ -22,11 +22,9 @@ def usage_group(by: str, groups: tuple[By, ...]) -> By:
         if by == group:
             return group
     raise InvalidRequestError(
-        tr(
-            "Invalid 'by': expected {groups}, found {by!r}",
-            groups=joined(" or ", groups),
-            by=by[:40],
-        ),
+        "Invalid 'by': expected {groups}, found {by!r}",
+        groups=joined(" or ", groups),
+        by=by[:40],
         param="by",
     )
 
@@ -43,7 +41,7 @@ async def usage_list(
         rows = [] if accounts is None else await accounts.usage(by, start, key)
     except AccountsError as error:
         raise NotReadyError(
-            tr("The usage cannot be read; the gateway's log says why"),
+            "The usage cannot be read; the gateway's log says why",
             code="usage_unavailable",
             retry_after=5,
         ) from error

@@ -28,7 +28,6 @@ from yibu.gateway.http.exchange import PROBE, Receive, Scope, Send
 from yibu.gateway.http.parsing import MAX_PIPELINED, ParsedConnection
 from yibu.gateway.http.request_head import BadRequestError
 from yibu.gateway.http.transport import AnswerTransport, HeldFlow, until_closed
-from yibu.messages import tr
 
 logger = logging.getLogger("yibu.gateway.http")
 
@@ -95,11 +94,9 @@ class HttpConnection(ParsedConnection):
         if not self.server_state.has_room(self, self.loop.time()):
             self._refuse(
                 TooManyConnectionsError(
-                    tr(
-                        "{limit} requests are being answered: no more connections are served",
-                        limit=self.server_state.limit,
-                    ),
-                    hint=tr("gateway.max_connections in yibu.yaml sets the limit"),
+                    "{limit} requests are being answered: no more connections are served",
+                    limit=self.server_state.limit,
+                    hint="gateway.max_connections in yibu.yaml sets the limit",
                     retry_after=1.0,
                 )
             )
@@ -158,7 +155,7 @@ class HttpConnection(ParsedConnection):
 
     def handle_websocket_upgrade(self) -> None:
         if self._unanswered:
-            self._refuse(BadRequestError(tr("A websocket cannot be opened behind other requests")))
+            self._refuse(BadRequestError("A websocket cannot be opened behind other requests"))
         else:
             self.server_state.timed.discard(self)
             super().handle_websocket_upgrade()
@@ -210,7 +207,7 @@ class HttpConnection(ParsedConnection):
             pass
         elif self._in_head:
             if now - self.since > HEAD_SECONDS:
-                self._refuse(SlowRequestError(tr("The request's headers did not come in time")))
+                self._refuse(SlowRequestError("The request's headers did not come in time"))
         elif not stuck and now - self.since > KEEP_ALIVE_SECONDS:
             self.transport.close()
 
@@ -221,7 +218,7 @@ class HttpConnection(ParsedConnection):
         self._waited += passed
         slow = self._waited > BODY_SECONDS + self._received / BODY_RATE
         if slow or now - self.since > STALL_SECONDS:
-            self._refuse(SlowRequestError(tr("The request's body did not come in time")))
+            self._refuse(SlowRequestError("The request's body did not come in time"))
 
     # Requests -----------------------------------------------------------------------------
 

@@ -102,10 +102,8 @@ class Cors:
             return
         shown = (origin or b"another site").decode("latin-1")[:200]
         raise OriginNotAllowedError(
-            tr(
-                "The request comes from a web page of {shown}, which may not call this gateway",
-                shown=shown,
-            ),
+            "The request comes from a web page of {shown}, which may not call this gateway",
+            shown=shown,
             hint=tr("gateway.cors_origins: [{shown}] in yibu.yaml lets its pages in", shown=shown)
             if origin not in (None, b"null")
             else tr("gateway.cors_origins in yibu.yaml lists the origins whose pages may"),
@@ -117,11 +115,9 @@ def _checked(origin: str) -> str:
     written = origin.strip().lower().removesuffix("/")
     if written not in ("*", "null") and not _ORIGIN.fullmatch(written):
         raise ConfigError(
-            tr(
-                "gateway.cors_origins has {origin!r}; expected an origin such as "
-                "https://app.example or http://localhost:3000, without a path, or *",
-                origin=origin,
-            )
+            "gateway.cors_origins has {origin!r}; expected an origin such as "
+            "https://app.example or http://localhost:3000, without a path, or *",
+            origin=origin,
         )
     scheme, _, authority = written.partition("://")
     default = {"http": ":80", "https": ":443"}.get(scheme)

@@ -210,8 +210,9 @@ class Exchange:
     def too_large(self, limit: int) -> TooLargeError:
         self.closing = True
         return TooLargeError(
-            tr("The request's body is larger than {limit} bytes", limit=limit),
-            hint=tr("gateway.max_body and gateway.max_upload in yibu.yaml set the limits"),
+            "The request's body is larger than {limit} bytes",
+            limit=limit,
+            hint="gateway.max_body and gateway.max_upload in yibu.yaml set the limits",
         )
 
     def require_single_headers(self) -> None:
@@ -227,11 +228,9 @@ class Exchange:
         for name in self.headers:
             if names.count(name) > 1:
                 raise InvalidRequestError(
-                    tr(
-                        "The header {name} is given {times} times; expected once",
-                        name=name.decode(),
-                        times=names.count(name),
-                    ),
+                    "The header {name} is given {times} times; expected once",
+                    name=name.decode(),
+                    times=names.count(name),
                     code="duplicate_header",
                 )
 
@@ -240,10 +239,8 @@ class Exchange:
         coding = self.headers.get(b"content-encoding", b"identity").strip().lower()
         if coding not in {b"identity", b""}:
             raise UnsupportedEncodingError(
-                tr(
-                    "The request's body has the Content-Encoding {coding}; expected it as it is",
-                    coding=coding[:100].decode("latin-1"),
-                )
+                "The request's body has the Content-Encoding {coding}; expected it as it is",
+                coding=coding[:100].decode("latin-1"),
             )
 
     def require_json(self) -> None:
@@ -259,10 +256,8 @@ class Exchange:
             return
         if kind != b"application/json" and not kind.endswith(b"+json"):
             raise InvalidRequestError(
-                tr(
-                    "The Content-Type is {kind}; expected application/json",
-                    kind=kind.decode("latin-1") or tr("missing"),
-                ),
+                "The Content-Type is {kind}; expected application/json",
+                kind=kind.decode("latin-1") or tr("missing"),
                 code="unsupported_media_type",
             )
 

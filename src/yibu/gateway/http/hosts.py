@@ -54,16 +54,13 @@ class HostCheck:
         if not self._allowed(name):
             shown = name if len(name) <= 100 else name[:99] + "…"
             raise HostNotAllowedError(
-                tr(
-                    "This gateway is not called {shown!r}: without an API key it answers to "
-                    "this machine's names and addresses only, so that no web page can reach "
-                    "it under a name of its own",
-                    shown=shown,
-                ),
+                "This gateway is not called {shown!r}: without an API key it answers to "
+                "this machine's names and addresses only, so that no web page can reach "
+                "it under a name of its own",
+                shown=shown,
                 hint=tr(
-                    "Ask for 127.0.0.1 or localhost instead; or add the name to "
-                    "gateway.hosts in yibu.yaml (hosts: [{shown}]); or set an API key "
-                    "(YIBU_API_KEYS)",
+                    "Ask for 127.0.0.1 or localhost instead; or add the name to gateway.hosts in "
+                    "yibu.yaml (hosts: [{shown}]); or set an API key (YIBU_API_KEYS)",
                     shown=_yaml(shown),
                 ),
             )

@@ -230,7 +230,7 @@ class ParsedConnection(HttpToolsProtocol):
         else:  # behind a body in chunks, whose end is httptools' to know
             begins = b" RTSP/" not in self._raw and b" ICE/" not in self._raw
         if not begins:
-            raise BadRequestError(tr("The request does not begin with 'METHOD TARGET HTTP/1.1'"))
+            raise BadRequestError("The request does not begin with 'METHOD TARGET HTTP/1.1'")
         end = self._raw.find(b"\r\n\r\n", start) if start >= 0 and length is not None else -1
         self._start = end + 4 + (length or 0) if end >= 0 else -1
 

@@ -12,7 +12,6 @@ import re
 
 from yibu.errors import InvalidRequestError
 from yibu.gateway.envelope import UpgradeRequiredError
-from yibu.messages import tr
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -46,12 +45,9 @@ class ExpectationFailedError(InvalidRequestError):
 
 def too_large() -> HeadTooLargeError:
     return HeadTooLargeError(
-        tr(
-            "The request's headers or trailers exceed {max_head_bytes} bytes or "
-            "{max_headers} lines",
-            max_head_bytes=MAX_HEAD_BYTES,
-            max_headers=MAX_HEADERS,
-        )
+        "The request's headers or trailers exceed {max_head_bytes} bytes or {max_headers} lines",
+        max_head_bytes=MAX_HEAD_BYTES,
+        max_headers=MAX_HEADERS,
     )
 
 
@@ -66,15 +62,13 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
         ExpectationFailedError: it expects what nothing here does.
     """
     if version not in {"1.1", "1.0"}:
-        raise BadRequestError(
-            tr("The request says HTTP/{version}; expected HTTP/1.1", version=version)
-        )
+        raise BadRequestError("The request says HTTP/{version}; expected HTTP/1.1", version=version)
     if len(headers) > MAX_HEADERS:
         raise too_large()
     if method == b"CONNECT":
-        raise BadRequestError(tr("This is no proxy: CONNECT is not served"))
+        raise BadRequestError("This is no proxy: CONNECT is not served")
     if _TARGET.fullmatch(target) is None:
-        raise BadRequestError(tr("The request's target has bytes that a URL cannot have"))
+        raise BadRequestError("The request's target has bytes that a URL cannot have")
     hosts: list[bytes] = []
     length: int | None = 0
     for name, value in headers:
@@ -87,10 +81,8 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
             length = None
         elif name == b"expect" and value.lower() != b"100-continue":
             raise ExpectationFailedError(
-                tr(
-                    "The request has Expect: {value}; only 100-continue is known",
-                    value=value[:100].decode("latin-1"),
-                )
+                "The request has Expect: {value}; only 100-continue is known",
+                value=value[:100].decode("latin-1"),
             )
     _check_host(method, target, version, hosts)
     return length
@@ -99,12 +91,10 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
 def _check_host(method: bytes, target: bytes, version: str, hosts: list[bytes]) -> None:
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise BadRequestError(
-            tr("The request has {hosts} Host headers; expected one", hosts=len(hosts))
+            "The request has {hosts} Host headers; expected one", hosts=len(hosts)
         )
     if hosts and _HOST.fullmatch(hosts[0]) is None:
-        raise BadRequestError(
-            tr("The Host header is not a name or address, with or without a port")
-        )
+        raise BadRequestError("The Host header is not a name or address, with or without a port")
     if target[:1] != b"/":
         _check_whole_target(method, target, hosts)
 
@@ -115,9 +105,9 @@ def _check_whole_target(method: bytes, target: bytes, hosts: list[bytes]) -> Non
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
         if target != b"*" or method != b"OPTIONS":
-            raise BadRequestError(tr("The request's target is neither a path nor an http:// URL"))
+            raise BadRequestError("The request's target is neither a path nor an http:// URL")
     elif hosts and absolute[1].lower() != hosts[0].lower():
-        raise BadRequestError(tr("The request's target and its Host header name different hosts"))
+        raise BadRequestError("The request's target and its Host header name different hosts")
 
 
 def check_websocket(method: bytes, headers: Headers, length: int | None) -> None:
@@ -129,22 +119,20 @@ def check_websocket(method: bytes, headers: Headers, length: int | None) -> None
     """
     given = dict(headers)
     if given.get(b"sec-websocket-version") != b"13":
-        raise UpgradeRequiredError(tr("Sec-WebSocket-Version is not 13, and no other is served"))
+        raise UpgradeRequiredError("Sec-WebSocket-Version is not 13, and no other is served")
     try:
         key = base64.b64decode(given.get(b"sec-websocket-key", b""), validate=True)
     except binascii.Error:
         key = b""
     if method != b"GET" or length != 0 or len(key) != 16:
         raise BadRequestError(
-            tr(
-                "A websocket is opened by GET without a body, with 16 bytes in base64 as "
-                "Sec-WebSocket-Key"
-            )
+            "A websocket is opened by GET without a body, with 16 bytes in base64 as "
+            "Sec-WebSocket-Key"
         )
 
 
 def _check_coding(value: bytes, version: str, *, first: bool) -> None:
     if value.lower() != b"chunked" or version == "1.0" or not first:
         raise BadRequestError(
-            tr("The Transfer-Encoding is not 'chunked', once, in HTTP/1.1; nothing else is served")
+            "The Transfer-Encoding is not 'chunked', once, in HTTP/1.1; nothing else is served"
         )

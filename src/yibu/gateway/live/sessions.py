@@ -158,9 +158,7 @@ class LiveSessions:
         if not self._authentication.keys.closed:
             self._hosts.check(exchange.headers.get(b"host"))
         if self._draining.is_set():
-            raise NotReadyError(
-                tr("The gateway is shutting down"), code="shutting_down", retry_after=5
-            )
+            raise NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)
         exchange.cors = self._cors.headers(exchange.headers.get(b"origin"))
         caller = self._authentication.check("GET", exchange.headers, _keys(exchange))
         exchange.caller, exchange.key = caller, caller.name
@@ -170,8 +168,10 @@ class LiveSessions:
         live = FUNASR if funasr and path not in LIVE_ROUTES else LIVE_ROUTES.get(path)
         if live is None:
             raise NoSuchPathError(
-                tr("There is no websocket at {exchange_path!r}", exchange_path=exchange.path[:200]),
-                hint=tr("Those that exist: {paths}", paths=", ".join(LIVE_ROUTES)),
+                "There is no websocket at {exchange_path!r}",
+                exchange_path=exchange.path[:200],
+                paths=", ".join(LIVE_ROUTES),
+                hint="Those that exist: {paths}",
             )
         exchange.label = live.path
         return live
@@ -253,8 +253,9 @@ class _Relay:
                 message = await asyncio.wait_for(self._exchange.receive(), idle)
             except TimeoutError:
                 error = SessionIdleError(
-                    tr("The session is closed: nothing came for {idle:g} s", idle=idle),
-                    hint=tr("gateway.idle_timeout in yibu.yaml sets the limit"),
+                    "The session is closed: nothing came for {idle:g} s",
+                    idle=idle,
+                    hint="gateway.idle_timeout in yibu.yaml sets the limit",
                 )
                 await self._close(_GOING_AWAY, error)
                 return False
@@ -280,13 +281,9 @@ class _Relay:
                 limit = self._config().max_live_audio
                 if limit is not None and self._exchange.audio_seconds > limit:
                     error = AudioLimitError(
-                        tr(
-                            "The session has heard {limit:g} s of audio, the limit of this gateway",
-                            limit=limit,
-                        ),
-                        hint=tr(
-                            "gateway.max_live_audio in yibu.yaml sets it; open another session"
-                        ),
+                        "The session has heard {limit:g} s of audio, the limit of this gateway",
+                        limit=limit,
+                        hint="gateway.max_live_audio in yibu.yaml sets it; open another session",
                     )
                     await self._close(_POLICY, error)
                     return False
@@ -305,8 +302,9 @@ class _Relay:
             return False
         model = self._exchange.model
         error = EngineGoneError(
-            tr("Model {model!r}: its engine has gone, and the session with it", model=model),
-            hint=tr("Open another one; see why: yibu logs {model}", model=model),
+            "Model {model!r}: its engine has gone, and the session with it",
+            model=model,
+            hint="Open another one; see why: yibu logs {model}",
         )
         await self._close(_FAULT, error)
         return closed.code != _RESTART
@@ -314,7 +312,7 @@ class _Relay:
     async def _until_drained(self) -> bool:
         await self._draining.wait()
         await self._close(
-            _RESTART, NotReadyError(tr("The gateway is shutting down"), code="shutting_down")
+            _RESTART, NotReadyError("The gateway is shutting down", code="shutting_down")
         )
         return False
 
@@ -374,13 +372,10 @@ def _refusal(refused: RefusedError, model: str) -> RequestError:
         message, kind, code, param = "", "api_error", None, None
     if refused.status in (401, 403) or not message or not 400 <= refused.status <= 599:
         return EngineGoneError(
-            tr(
-                "Model {model!r}: the engine does not serve live speech (it answered "
-                "{refused_status})",
-                model=model,
-                refused_status=refused.status,
-            ),
-            hint=tr("See why: yibu logs {model}", model=model),
+            "Model {model!r}: the engine does not serve live speech (it answered {refused_status})",
+            model=model,
+            refused_status=refused.status,
+            hint="See why: yibu logs {model}",
         )
     return EngineAnswerError(refused.status, message, kind, param=param, code=code)
 

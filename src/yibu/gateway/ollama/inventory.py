@@ -15,7 +15,6 @@ from yibu.gateway.ollama import schemas
 from yibu.gateway.ollama.answers import stamp
 from yibu.gateway.ollama.translation import route_of
 from yibu.gateway.requests.body import parse
-from yibu.messages import tr
 from yibu.routing import Backend, Route
 
 _CAPABILITIES = {
@@ -56,7 +55,7 @@ def add_inventory(app: FastAPI, backend: Backend, version: str) -> None:
         given = parse(await request.body(), schemas.ShowRequest).body
         name = given.get("model") or given.get("name")
         if not name:
-            raise InvalidRequestError(tr("'model' is missing"), param="model")
+            raise InvalidRequestError("'model' is missing", param="model")
         return _shown(route_of(_seen(request), name))
 
 

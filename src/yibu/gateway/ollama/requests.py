@@ -70,17 +70,14 @@ def generate_body(given: Body, route: Route) -> tuple[str, Body]:
         ("context", "/api/chat"),
     ):
         if given.get(name):
-            raise InvalidRequestError(tr("'{name}' is not served here", name=name),
-                                      hint=tr("Use {instead}", instead=instead),
-                                      param=name)  # fmt: skip
+            raise InvalidRequestError("'{name}' is not served here", name=name, instead=instead, hint="Use {instead}", param=name)  # fmt: skip
     body = _common(given, route)
     prompt, images = given.get("prompt") or "", given.get("images")
     chats = "chat" in route.capabilities or not route.capabilities
     if given.get("raw") or given.get("suffix") or not chats:
         for name in ("system", "images", "think"):
             if given.get(name):
-                raise InvalidRequestError(tr("'{name}' needs a chat, and this continues a text", name=name),
-                                          param=name)  # fmt: skip
+                raise InvalidRequestError("'{name}' needs a chat, and this continues a text", name=name, param=name)  # fmt: skip
         body |= {"prompt": prompt, **_given(given, "suffix")}
         if given.get("logprobs"):
             body["logprobs"] = given.get("top_logprobs") or 0
@@ -111,8 +108,7 @@ def check_kept(given: Body) -> None:
         NotCapableError: that is what it asks for.
     """
     if given.get("keep_alive") in (0, 0.0, "0", "0s", "0m"):
-        raise NotCapableError(tr("Models are not unloaded by a request here"),
-                              hint=tr("Use: yibu down {model}", model=given["model"]), param="keep_alive")  # fmt: skip
+        raise NotCapableError("Models are not unloaded by a request here", model=given["model"], hint="Use: yibu down {model}", param="keep_alive")  # fmt: skip
 
 
 def _common(given: Body, route: Route) -> Body:
@@ -180,7 +176,7 @@ def _typed(name: str, value: Any) -> Any:
         return value
     else:
         raise InvalidRequestError(
-            tr("There is no option {name!r} here", name=name), param=f"options.{name}"
+            "There is no option {name!r} here", name=name, param=f"options.{name}"
         )
     if not sound:
         raise InvalidRequestError(
@@ -195,16 +191,12 @@ def _check_context(wanted: int, route: Route) -> None:
     served = route.max_context
     if served is not None and wanted > served:
         raise InvalidRequestError(
-            tr(
-                "num_ctx {wanted} is more than the context of {served} tokens that model "
-                "{model!r} is served with",
-                wanted=wanted,
-                served=served,
-                model=route.model,
-            ),
-            hint=tr(
-                "Ask for at most {served}, or raise the model's context in yibu.yaml", served=served
-            ),
+            "num_ctx {wanted} is more than the context of {served} tokens that model "
+            "{model!r} is served with",
+            wanted=wanted,
+            served=served,
+            model=route.model,
+            hint="Ask for at most {served}, or raise the model's context in yibu.yaml",
             param="options.num_ctx",
         )
 
@@ -249,8 +241,7 @@ def _answered(message: Body, waiting: list[tuple[str, str]]) -> str:
         if named in (None, name):
             del waiting[index]
             return identifier
-    raise InvalidRequestError(tr("A tool's message answers no tool call before it"), param="messages",
-                              hint=tr("Give it tool_name, and send the assistant's tool_calls too"))  # fmt: skip
+    raise InvalidRequestError("A tool's message answers no tool call before it", param="messages", hint="Give it tool_name, and send the assistant's tool_calls too")  # fmt: skip
 
 
 def _content(text: str, images: list[str] | None) -> str | list[Body]:
@@ -271,7 +262,8 @@ def _image_type(image: str, number: int) -> str:
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     if kind is None:
         raise InvalidRequestError(
-            tr("Image {number} is no PNG, JPEG, WebP, GIF or BMP in base64", number=number + 1),
+            "Image {number} is no PNG, JPEG, WebP, GIF or BMP in base64",
+            number=number + 1,
             param=f"images[{number}]",
         )
     return kind

@@ -15,7 +15,6 @@ from yibu.gateway.operations import Operation
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.heavy import outlined
 from yibu.gateway.requests.offload import Offload
-from yibu.messages import tr
 from yibu.routing import Route
 
 Answer = dict[str, Any]
@@ -65,10 +64,8 @@ async def run(request: JsonRequest, ask: Ask) -> Answer:
         return answer
     except (KeyError, TypeError, IndexError) as error:
         raise EngineGoneError(
-            tr(
-                "The engine of model {model!r} answered in a shape that is not its own: {error!r}",
-                model=request.model,
-                error=error,
-            ),
+            "The engine of model {model!r} answered in a shape that is not its own: {error!r}",
+            model=request.model,
+            error=error,
             code="engine_protocol_error",
         ) from error

@@ -14,7 +14,6 @@ from yibu.gateway.proxy.proxy import Payload, Proxy
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.form import SLICE_BYTES, FormScanner, find_boundary
 from yibu.gateway.requests.spool import Spool
-from yibu.messages import tr
 from yibu.routing import Backend, Route
 
 
@@ -107,5 +106,5 @@ def _route(models: Models, operation: Operation, model: str | None) -> Route:
     if not operation.model_required:
         return only_route(models, operation)
     raise InvalidRequestError(
-        tr("'model' is missing"), param="model", code="missing_required_parameter"
+        "'model' is missing", param="model", code="missing_required_parameter"
     )

@@ -85,7 +85,8 @@ def parse(raw: bytes, schema: type[Strict]) -> JsonRequest:
         ) from None
     if not isinstance(body, dict):
         raise InvalidRequestError(
-            tr("The request's body is {body}; an object is expected", body=type_name(body)),
+            "The request's body is {body}; an object is expected",
+            body=type_name(body),
             code="invalid_json",
         )
     _check_depth(raw, body)
@@ -122,7 +123,8 @@ def _check_depth(raw: bytes, body: Body) -> None:
         orjson.dumps(deeper)
     except orjson.JSONEncodeError:
         raise InvalidRequestError(
-            tr("The request's body is nested more than {limit} levels deep", limit=_DEPTH),
+            "The request's body is nested more than {limit} levels deep",
+            limit=_DEPTH,
             code="invalid_json",
         ) from None
 
@@ -146,7 +148,7 @@ def _normalize(body: Body, schema: type[Strict]) -> None:
     if "stream_options" in body and not body.get("stream"):
         if any(value for value in body["stream_options"].values()):
             raise InvalidRequestError(
-                tr("'stream_options' is only allowed when 'stream' is true"), param="stream_options"
+                "'stream_options' is only allowed when 'stream' is true", param="stream_options"
             )
         del body["stream_options"]
     for key in ("logit_bias", "stop"):
@@ -195,20 +197,19 @@ def _normalize_chat(body: Body) -> None:
         body.pop("tools", None)
         if body.pop("tool_choice", "none") not in ("none", "auto"):
             raise InvalidRequestError(
-                tr("'tool_choice' is only allowed when 'tools' are given"), param="tool_choice"
+                "'tool_choice' is only allowed when 'tools' are given", param="tool_choice"
             )
         body.pop("parallel_tool_calls", None)
     if not body.get("functions"):
         body.pop("functions", None)
         if body.pop("function_call", "none") not in ("none", "auto"):
             raise InvalidRequestError(
-                tr("'function_call' is only allowed when 'functions' are given"),
-                param="function_call",
+                "'function_call' is only allowed when 'functions' are given", param="function_call"
             )
     if "top_logprobs" in body and not body.get("logprobs"):
         if body["top_logprobs"]:
             raise InvalidRequestError(
-                tr("'top_logprobs' is only allowed when 'logprobs' is true"), param="top_logprobs"
+                "'top_logprobs' is only allowed when 'logprobs' is true", param="top_logprobs"
             )
         del body["top_logprobs"]
 
@@ -219,7 +220,9 @@ def _normalize_completion(body: Body) -> None:
         del body["best_of"]
     elif best_of is not None and best_of < n:
         raise InvalidRequestError(
-            tr("'best_of' is {best_of}; expected at least 'n', which is {n}", best_of=best_of, n=n),
+            "'best_of' is {best_of}; expected at least 'n', which is {n}",
+            best_of=best_of,
+            n=n,
             param="best_of",
         )
 
@@ -288,7 +291,7 @@ def normalize_tokenize(body: Body) -> None:
         body.setdefault("add_special_tokens", bool(body.get("add_special")))
     elif "messages" not in body:
         raise InvalidRequestError(
-            tr("'prompt' is missing: the text to cut into tokens; a chat goes into 'messages'"),
+            "'prompt' is missing: the text to cut into tokens; a chat goes into 'messages'",
             param="prompt",
             code="missing_required_parameter",
         )

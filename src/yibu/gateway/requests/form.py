@@ -33,7 +33,7 @@ _silent.disabled = True  # the parser logs each fault that it raises, too
 
 def broken_form(reason: str) -> InvalidRequestError:
     return InvalidRequestError(
-        tr("The multipart form cannot be read: {reason}", reason=reason), code="invalid_multipart"
+        "The multipart form cannot be read: {reason}", reason=reason, code="invalid_multipart"
     )
 
 

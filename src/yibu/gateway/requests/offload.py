@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar, TypeVarTuple
 
 from yibu.errors import NotReadyError, RequestError
-from yibu.messages import tr
 
 IDLE_SECONDS = 30.0
 """The process ends after this: it keeps the memory that a large body took."""
@@ -84,12 +83,10 @@ class Offload:
         except (OSError, EOFError, pickle.UnpicklingError) as error:
             self._end()
             raise NotReadyError(
-                tr("The process that reads large requests ended while it read this one"),
+                "The process that reads large requests ended while it read this one",
                 code="out_of_resources",
-                hint=tr(
-                    "See why in the node's log; when memory is short, gateway.max_body "
-                    "bounds what a request may take"
-                ),
+                hint="See why in the node's log; when memory is short, gateway.max_body "
+                "bounds what a request may take",
                 retry_after=5,
             ) from error
         if refused:
@@ -114,11 +111,10 @@ def _start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     except OSError as error:
         raise NotReadyError(
-            tr("The process that reads large requests cannot be started: {error}", error=error),
+            "The process that reads large requests cannot be started: {error}",
+            error=error,
             code="out_of_resources",
-            hint=tr(
-                "Send a smaller request, or free memory and processes on the gateway's machine"
-            ),
+            hint="Send a smaller request, or free memory and processes on the gateway's machine",
             retry_after=5,
         ) from error
 

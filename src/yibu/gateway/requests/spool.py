@@ -92,16 +92,12 @@ class Spool:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             what = tr("is full") if full else tr("cannot be written: {error}", error=error.strerror)
             raise NoRoomError(
-                tr(
-                    "The upload names its model behind the file, so it has to wait on disk, "
-                    "and {gettempdir} {what}",
-                    gettempdir=tempfile.gettempdir(),
-                    what=what,
-                ),
-                hint=tr(
-                    "Put the field 'model' before 'file', or have the gateway's machine "
-                    "cleared: TMPDIR names another directory when the node is started"
-                ),
+                "The upload names its model behind the file, so it has to wait on disk, "
+                "and {gettempdir} {what}",
+                gettempdir=tempfile.gettempdir(),
+                what=what,
+                hint="Put the field 'model' before 'file', or have the gateway's machine "
+                "cleared: TMPDIR names another directory when the node is started",
                 param="model",
             ) from error
 

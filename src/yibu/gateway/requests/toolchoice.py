@@ -60,7 +60,7 @@ def tool_names(body: Body) -> frozenset[str]:
 def _check_tools(body: Body) -> None:
     if not body.get("tools"):
         raise InvalidRequestError(
-            tr("'tool_choice' is only allowed when 'tools' are given"), param="tool_choice"
+            "'tool_choice' is only allowed when 'tools' are given", param="tool_choice"
         )
 
 

@@ -44,7 +44,7 @@ from yibu.gateway.schemas.answers import (
 from yibu.gateway.surface.openapi import DESCRIPTION, document
 from yibu.gateway.surface.tokenizer import add_tokenizer_info
 from yibu.gateway.surface.usage import add_usage
-from yibu.messages import accepted, tr
+from yibu.messages import accepted
 from yibu.prometheus import CONTENT_TYPE
 from yibu.routing import Backend, Route
 
@@ -128,12 +128,10 @@ def _errors(app: FastAPI) -> None:
         path = request.url.path
         if error.status_code == 405:
             answer = MethodNotAllowedError(
-                tr("{path} does not take {method}", path=path, method=request.method)
+                "{path} does not take {method}", path=path, method=request.method
             )
         else:
-            answer = NoSuchPathError(
-                tr("There is no {path} here", path=path), hint=right_path(path)
-            )  # type: ignore[assignment]
+            answer = NoSuchPathError("There is no {path} here", path=path, hint=right_path(path))  # type: ignore[assignment]
         response = await refused(request, answer)
         response.headers.update(error.headers or {})
         return response

@@ -67,14 +67,14 @@ def _only(models: Models) -> str:
     """The only model that can tell, where none is named."""
     able = [route for route in models.routes() if _CAPABILITY in route.capabilities]
     if not able:
-        raise NotCapableError(tr("No model's engine here tells of its tokenizer"), hint=_HINT)
+        raise NotCapableError("No model's engine here tells of its tokenizer", hint=_HINT)
     if len(able) > 1:
         raise InvalidRequestError(
-            tr(
-                "'model' is missing: {able} tell of their tokenizers",
-                able=", ".join(r.model for r in able),
-            ),
-            hint=tr("Write {path}?model={model}", path=_PATH, model=able[0].model),
+            "'model' is missing: {able} tell of their tokenizers",
+            able=", ".join(r.model for r in able),
+            path=_PATH,
+            model=able[0].model,
+            hint="Write {path}?model={model}",
             param="model",
             code="missing_required_parameter",
         )
@@ -97,13 +97,11 @@ async def _asked(backend: Backend, route: Route, name: str) -> dict[str, object]
         lease.release(failed=failed)
     if not answer.ok:
         raise EngineGoneError(
-            tr(
-                "The engine of model {name!r} does not tell of its tokenizer: it answered "
-                "{answer_status}",
-                name=name,
-                answer_status=answer.status,
-            ),
-            hint=tr("See why: yibu logs {name}", name=name),
+            "The engine of model {name!r} does not tell of its tokenizer: it answered "
+            "{answer_status}",
+            name=name,
+            answer_status=answer.status,
+            hint="See why: yibu logs {name}",
             code="engine_protocol_error",
         )
     told = read_answer(answer.body, name)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from yibu.errors import HungNodeError, NotRunningError
-from yibu.messages import tr, unpack
+from yibu.messages import unpack
 from yibu.node.lock import holder_of, is_stopped, node_of
 from yibu.paths import Paths
 from yibu.plain_errors import rebuild_error
@@ -133,18 +133,19 @@ class Client:
     def _hung(self, op: str, timeout: float | None) -> HungNodeError:
         if (pid := self._stopped()) is not None:
             return HungNodeError(
-                tr("the node was stopped by a signal and answers nothing: process {pid}", pid=pid),
-                hint=tr("Let it go on: kill -CONT {pid}", pid=pid),
+                "the node was stopped by a signal and answers nothing: process {pid}",
+                pid=pid,
+                hint="Let it go on: kill -CONT {pid}",
             )
         pid, log = node_of(self._paths.node_lock), self._paths.node_log
         return HungNodeError(
-            tr("the node does not answer {op!r} within {timeout:g} s", op=op, timeout=timeout or 0),
-            hint=tr(
-                "See its log: {node_log}. To have it started again, its engines going on: "
-                "kill -9 {pid}",
-                node_log=log,
-                pid=pid,
-            ),
+            "the node does not answer {op!r} within {timeout:g} s",
+            op=op,
+            timeout=timeout or 0,
+            node_log=log,
+            pid=pid,
+            hint="See its log: {node_log}. To have it started again, its engines going on: "
+            "kill -9 {pid}",
         )
 
     def _connect(self) -> socket.socket:
@@ -159,16 +160,12 @@ class Client:
                     raise
                 if time.monotonic() > deadline:
                     raise NotRunningError(
-                        tr(
-                            "the node of this home was killed, and does not come back within "
-                            "{patience:g} s",
-                            patience=self._patience,
-                        ),
-                        hint=tr(
-                            "Process {pid} tries to start it; see why it ends: yibu logs "
-                            "node; to give it up: yibu down",
-                            pid=holder.pid,
-                        ),
+                        "the node of this home was killed, and does not come back within "
+                        "{patience:g} s",
+                        patience=self._patience,
+                        pid=holder.pid,
+                        hint="Process {pid} tries to start it; see why it ends: yibu logs "
+                        "node; to give it up: yibu down",
                     ) from None
                 time.sleep(_POLL)
 
@@ -181,23 +178,22 @@ class Client:
             # Refused: the socket of a node that was killed.
             connection.close()
             raise NotRunningError(
-                tr("No node runs in this home ({parent}).", parent=self._paths.state.parent),
-                hint=tr("Start one with a model: yibu up MODEL"),
+                "No node runs in this home ({parent}).",
+                parent=self._paths.state.parent,
+                hint="Start one with a model: yibu up MODEL",
             ) from None
         except OSError as error:
             connection.close()
             raise NotRunningError(
-                tr(
-                    "the node's socket {control_socket} cannot be used: {error}",
-                    control_socket=self._paths.control_socket,
-                    error=error,
-                ),
-                hint=tr("Check whose it is: it has to belong to you"),
+                "the node's socket {control_socket} cannot be used: {error}",
+                control_socket=self._paths.control_socket,
+                error=error,
+                hint="Check whose it is: it has to belong to you",
             ) from error
         return connection
 
 
 def _broken(op: str) -> WentAwayError:
     return WentAwayError(
-        tr("the node went away while it worked on {op!r}", op=op), hint=tr("See what runs: yibu ps")
+        "the node went away while it worked on {op!r}", op=op, hint="See what runs: yibu ps"
     )

@@ -39,7 +39,6 @@ from typing import Any, Protocol
 from yibu.config.settings import Settings
 from yibu.config.wire import model_config, plain, plain_config
 from yibu.errors import NotRunningError, UsageError
-from yibu.messages import tr
 from yibu.node.events import Subscription
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.handover.current import Configure, CurrentSettings
@@ -157,7 +156,7 @@ class Control:
         node = self._node()["node"]
         if request.get("instance") not in (None, node["instance"]):
             raise NotRunningError(
-                tr("another node runs on this home by now"), hint=tr("See what it serves: yibu ps")
+                "another node runs on this home by now", hint="See what it serves: yibu ps"
             )
         match request.get("op"):
             case "up" | "down" | "restart" | "load" | "unload" | "scale" as verb:
@@ -198,7 +197,7 @@ class Control:
                 return await self._upgrade()
             case _:
                 if self._gateway.listeners is None or not self._gateway.url:
-                    raise NotRunningError(tr("the gateway does not listen yet"))
+                    raise NotRunningError("the gateway does not listen yet")
                 hand(self._gateway.listeners.descriptors())
                 return {}
 
@@ -235,7 +234,7 @@ class Control:
                     },
                 }
             case op:
-                raise UsageError(tr("the node knows no operation {op!r}", op=op))
+                raise UsageError("the node knows no operation {op!r}", op=op)
 
     async def _apply(self, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         """Change the settings, take some models down and bring others up; what was served before can be

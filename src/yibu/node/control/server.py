@@ -126,7 +126,7 @@ async def _reply(control: Control, line: bytes, send: Send, hand: Hand) -> None:
         request = json.loads(line)
         if not isinstance(request, dict):
             raise UsageError(
-                tr("a request is a JSON object, this is a {name}", name=type(request).__name__)
+                "a request is a JSON object, this is a {name}", name=type(request).__name__
             )
         result = await control.answer(request, send, hand)
     except YibuError as error:

@@ -20,7 +20,6 @@ from yibu.engines.base import LaunchPlan
 from yibu.engines.logs import PhaseMark
 from yibu.errors import YibuError
 from yibu.hub.types import LocalModel, Progress, ProgressCallback
-from yibu.messages import tr
 from yibu.node.launch import phases
 from yibu.node.launch.spec import Explain, LaunchSpec
 from yibu.planner.ledger import Beside, emptied, reserved_host, reserved_memory
@@ -205,7 +204,7 @@ class _Telling:
 
     def report(self, progress: Progress) -> None:
         if self._abandoned.is_set():
-            raise CancelledPullError(tr("{name} is not wanted any more", name=self._name))
+            raise CancelledPullError("{name} is not wanted any more", name=self._name)
         self._loop.call_soon_threadsafe(self._on_progress, progress)
 
     def note(self, text: str) -> None:

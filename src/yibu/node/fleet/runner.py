@@ -12,7 +12,6 @@ from typing import Any, Self
 from yibu.config import ModelConfig
 from yibu.config.names import replica_id
 from yibu.errors import EngineStartError, YibuError
-from yibu.messages import tr
 from yibu.node.events import EventBus
 from yibu.node.fleet import readings
 from yibu.node.fleet.deploy import Deployer
@@ -392,5 +391,5 @@ class Runner:
 
 def _defect(name: str, defect: Exception) -> EngineStartError:
     return EngineStartError(
-        tr("{name}: a defect in yibu: {defect!r}", name=name, defect=defect), cause="defect"
+        "{name}: a defect in yibu: {defect!r}", name=name, defect=defect, cause="defect"
     )

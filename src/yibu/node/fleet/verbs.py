@@ -160,7 +160,7 @@ class Verbs:
         while True:
             outcome = self._scheduler.outcome(key)
             if outcome is None:
-                raise NotUpError(tr("{key} was taken down before it was ready", key=key[0]))
+                raise NotUpError("{key} was taken down before it was ready", key=key[0])
             if isinstance(outcome, YibuError):
                 raise outcome
             if outcome:
@@ -210,16 +210,11 @@ class Verbs:
             for name in config.names:
                 if plain_name(name) in taken:
                     raise ConfigError(
-                        tr(
-                            "{config} claims the name {name!r}, which {other} has here",
-                            config=config.name,
-                            name=name,
-                            other=other.name,
-                        ),
-                        hint=tr(
-                            "Take it off one of them, or stop the other: yibu down {other}",
-                            other=other.name,
-                        ),
+                        "{config} claims the name {name!r}, which {other} has here",
+                        config=config.name,
+                        name=name,
+                        other=other.name,
+                        hint="Take it off one of them, or stop the other: yibu down {other}",
                     )
 
     async def _carry_out(self, verb: Coroutine[Any, Any, T], name: str) -> T:
@@ -235,8 +230,7 @@ class Verbs:
         if deployment is None:
             names = ", ".join(self._scheduler.names()) or tr("none")
             raise NotUpError(
-                tr("{name} is not up; there are: {names}", name=name, names=names),
-                hint=tr("yibu ps"),
+                "{name} is not up; there are: {names}", name=name, names=names, hint="yibu ps"
             )
         return deployment
 
@@ -246,18 +240,12 @@ def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
     model: nobody asked for that."""
     if config.name_derived and config.source != running.source:
         raise UsageError(
-            tr(
-                "{config} runs already, from {running_source}; {config_source} would replace it",
-                config=config.name,
-                running_source=running.source or tr("a command"),
-                config_source=config.source,
-            ),
-            hint=tr(
-                "Give it another name: yibu up {config_source} --name NAME; or stop the "
-                "other: yibu down {config}",
-                config_source=config.source,
-                config=config.name,
-            ),
+            "{config} runs already, from {running_source}; {config_source} would replace it",
+            config=config.name,
+            running_source=running.source or tr("a command"),
+            config_source=config.source,
+            hint="Give it another name: yibu up {config_source} --name NAME; or stop the "
+            "other: yibu down {config}",
         )
 
 
@@ -265,16 +253,10 @@ def _short(desired: Desired, error: YibuError) -> DoesNotFitError:
     """Fewer replicas run than were asked for."""
     name, running = desired.name, len(desired.living())
     return DoesNotFitError(
-        tr(
-            "{running} of {replicas} replicas of {name} run: {error_message}",
-            running=running,
-            replicas=desired.config.replicas,
-            name=name,
-            error_message=error.message,
-        ),
-        hint=tr(
-            "More are tried again every minute; to leave it at these: yibu scale {name} {running}",
-            name=name,
-            running=running,
-        ),
+        "{running} of {replicas} replicas of {name} run: {error_message}",
+        running=running,
+        replicas=desired.config.replicas,
+        name=name,
+        error_message=error.message,
+        hint="More are tried again every minute; to leave it at these: yibu scale {name} {running}",
     )

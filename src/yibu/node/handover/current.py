@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from yibu.config.settings import Settings
 from yibu.errors import UsageError
-from yibu.messages import tr
 from yibu.node.handover.holder_link import HolderLink
 from yibu.redaction import register
 
@@ -43,10 +42,8 @@ class CurrentSettings:
         """
         if self.handing_over:
             raise UsageError(
-                tr(
-                    "The node is being replaced by another one; its settings do not change meanwhile."
-                ),
-                hint=tr("Try again in a moment"),
+                "The node is being replaced by another one; its settings do not change meanwhile.",
+                hint="Try again in a moment",
             )
         register(*secrets)
         if self._configure is not None:

@@ -33,12 +33,10 @@ def start_error(
         else tr("nothing was written to {log}", log=life.log)
     )
     return EngineStartError(
-        tr(
-            "{model}: {brief}\n  {tail}",
-            model=spec.model,
-            brief=tr("the engine {sentence}", sentence=sentence),
-            tail=tail,
-        ),
+        "{model}: {brief}\n  {tail}",
+        model=spec.model,
+        brief=tr("the engine {sentence}", sentence=sentence),
+        tail=tail,
         hint=hint,
         cause=cause,
     )
@@ -50,7 +48,9 @@ def explain_exit(
     """Why a ready engine ended: its exit code, and what its log says."""
     cause, sentence, hint = _explained(host, spec, life, describe_exit(code), code)
     return EngineStartError(
-        tr("{replica}: the engine {sentence}", replica=replica, sentence=sentence),
+        "{replica}: the engine {sentence}",
+        replica=replica,
+        sentence=sentence,
         hint=hint,
         cause="crash" if cause == "unknown" else cause,
     )

@@ -15,7 +15,6 @@ from pathlib import Path
 import psutil
 
 from yibu.errors import UsageError
-from yibu.messages import tr
 from yibu.node.launch.process import EngineProcess
 from yibu.node.machine import ports, processes
 from yibu.node.machine.processes import Identity
@@ -71,18 +70,19 @@ def look(pid: int) -> Foreign:
     """
     info = processes.process(pid)
     if info is None or info.zombie:
-        raise UsageError(tr("There is no process {pid}.", pid=pid), hint="ps aux | grep -i vllm")
+        raise UsageError("There is no process {pid}.", pid=pid, hint="ps aux | grep -i vllm")
     try:
         process = psutil.Process(pid)
         return Foreign(info.identity, tuple(process.cmdline()), process.environ(), process.cwd())
     except psutil.AccessDenied as error:
         raise UsageError(
-            tr("The process {pid} does not let this user read its variables.", pid=pid),
-            hint=tr("Give its command line instead: yibu adopt -- COMMAND …"),
+            "The process {pid} does not let this user read its variables.",
+            pid=pid,
+            hint="Give its command line instead: yibu adopt -- COMMAND …",
         ) from error
     except (psutil.Error, OSError) as error:
         raise UsageError(
-            tr("The process {pid} cannot be read: {error}.", pid=pid, error=error)
+            "The process {pid} cannot be read: {error}.", pid=pid, error=error
         ) from error
 
 
@@ -96,22 +96,27 @@ def read(pid: int) -> Foreign:
     try:
         owners = psutil.Process(pid).uids()
     except psutil.Error as error:
-        raise UsageError(tr("There is no process {pid} any more.", pid=pid)) from error
+        raise UsageError("There is no process {pid} any more.", pid=pid) from error
     if {owners.real, owners.effective} != {os.geteuid()}:
         raise UsageError(
-            tr("The process {pid} belongs to user {real}, not to you.", pid=pid, real=owners.real),
-            hint=tr("Let its owner run this command"),
+            "The process {pid} belongs to user {real}, not to you.",
+            pid=pid,
+            real=owners.real,
+            hint="Let its owner run this command",
         )
     if (marker := processes.marker_of(pid)) is not None:
         model = marker.split("/")[1].rpartition("-")[0]
         raise UsageError(
-            tr("The process {pid} is an engine that yibu started ({model}).", pid=pid, model=model),
-            hint=tr("See it with: yibu ps"),
+            "The process {pid} is an engine that yibu started ({model}).",
+            pid=pid,
+            model=model,
+            hint="See it with: yibu ps",
         )
     if not _in_this_filesystem(pid):
         raise UsageError(
-            tr("The process {pid} runs in a container: its paths are not this machine's.", pid=pid),
-            hint=tr("Stop the container yourself, and adopt its command line: yibu adopt -c '…'"),
+            "The process {pid} runs in a container: its paths are not this machine's.",
+            pid=pid,
+            hint="Stop the container yourself, and adopt its command line: yibu adopt -c '…'",
         )
     return found
 

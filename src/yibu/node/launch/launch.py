@@ -65,7 +65,7 @@ async def start(
     """
     if not await host.ownership.decided():
         raise EngineStartError(
-            tr("{replica}: another node owns the engines now", replica=replica), cause="upgraded"
+            "{replica}: another node owns the engines now", replica=replica, cause="upgraded"
         )
     life = Life.begin(host, replica)
     process = await _spawn(host, spec, replica, port, key, life.log)

@@ -102,7 +102,7 @@ class EngineProcess:
             raise _no_descriptor(argv[0], error) from error
         if info is None:  # Not before it is reaped, which only this object does.
             raise EngineStartError(
-                tr("process {pid} of {argv!r} vanished at once", pid=popen.pid, argv=argv[0])
+                "process {pid} of {argv!r} vanished at once", pid=popen.pid, argv=argv[0]
             )
         return cls(info.identity, marker, popen)
 
@@ -224,16 +224,12 @@ class EngineProcess:
         except TimeoutError:
             pids = " ".join(str(i.pid) for i in await self._living()) or str(self.pid)
             raise EngineError(
-                tr(
-                    "processes {pids} still exist {timeout:g} s after SIGKILL: they are "
-                    "stuck in the kernel, in a driver or a dead network disk",
-                    pids=pids,
-                    timeout=timeout,
-                ),
-                hint=tr(
-                    "See where: ps -o pid,stat,wchan:30,args -p {replace}",
-                    replace=pids.replace(" ", ","),
-                ),
+                "processes {pids} still exist {timeout:g} s after SIGKILL: they are "
+                "stuck in the kernel, in a driver or a dead network disk",
+                pids=pids,
+                timeout=timeout,
+                replace=pids.replace(" ", ","),
+                hint="See where: ps -o pid,stat,wchan:30,args -p {replace}",
             ) from None
 
     async def _living(self) -> set[Identity]:
@@ -345,38 +341,33 @@ def _scan(prefix: str) -> tuple[dict[int, ProcessInfo], dict[Identity, str]]:
 def _not_executed(program: str, directory: Path | None, error: OSError) -> EngineStartError:
     if not isinstance(error, FileNotFoundError):
         return EngineStartError(
-            tr(
-                "the program {argv!r} cannot be executed: {strerror}",
-                argv=program,
-                strerror=error.strerror,
-            ),
-            hint=tr("Look at it: ls -l {argv}", argv=program),
+            "the program {argv!r} cannot be executed: {strerror}",
+            argv=program,
+            strerror=error.strerror,
+            hint="Look at it: ls -l {argv}",
             cause="not_executable",
         )
     if directory is not None and not directory.is_dir():
         return EngineStartError(
-            tr(
-                "the engine's working directory {directory} does not exist any more",
-                directory=directory,
-            ),
-            hint=tr("Bring the model up again from a directory that does"),
+            "the engine's working directory {directory} does not exist any more",
+            directory=directory,
+            hint="Bring the model up again from a directory that does",
             cause="directory_missing",
         )
     return EngineStartError(
-        tr("the program {argv!r} was not found", argv=program),
-        hint=tr("Check the engine's environment (yibu engine ls) or the command's path"),
+        "the program {argv!r} was not found",
+        argv=program,
+        hint="Check the engine's environment (yibu engine ls) or the command's path",
         cause="program_not_found",
     )
 
 
 def _no_descriptor(program: str, error: OSError) -> EngineStartError:
     return EngineStartError(
-        tr(
-            "the program {program!r} cannot be started: {strerror}",
-            program=program,
-            strerror=error.strerror,
-        ),
-        hint=tr("Allow more open files (ulimit -n), or fewer clients (gateway.max_connections)"),
+        "the program {program!r} cannot be started: {strerror}",
+        program=program,
+        strerror=error.strerror,
+        hint="Allow more open files (ulimit -n), or fewer clients (gateway.max_connections)",
         cause="no_descriptors",
     )
 

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from yibu.errors import EngineStartError
-from yibu.messages import tr
 from yibu.sockets import port_fault
 
 LOOPBACK = "127.0.0.1"
@@ -87,13 +86,11 @@ class Ports:
                 self._taken.add(port)
                 return port
         raise EngineStartError(
-            tr(
-                "no free loopback port was found between {first} and {last} in {tries} tries",
-                first=_FIRST,
-                last=_LAST,
-                tries=_TRIES,
-            ),
-            hint=tr("See what listens: ss -ltn"),
+            "no free loopback port was found between {first} and {last} in {tries} tries",
+            first=_FIRST,
+            last=_LAST,
+            tries=_TRIES,
+            hint="See what listens: ss -ltn",
             cause="no_free_port",
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from yibu.errors import NotReadyError, OverloadedError, YibuError
-from yibu.messages import tr
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Effects, Waiter
 
@@ -28,12 +27,10 @@ def deadline(
     current, config = model.current, model.current.config
     if len(model.queue) >= config.max_queue:
         raise OverloadedError(
-            tr(
-                "{queue_count} requests wait for the model {model!r} already",
-                queue_count=len(model.queue),
-                model=model.name,
-            ),
-            hint=tr("Ask again later; max_queue of the model in yibu.yaml sets the limit"),
+            "{queue_count} requests wait for the model {model!r} already",
+            queue_count=len(model.queue),
+            model=model.name,
+            hint="Ask again later; max_queue of the model in yibu.yaml sets the limit",
             retry_after=retry_after(model, now),
             code="queue_full",
         )
@@ -80,12 +77,10 @@ def waited(model: Model, waiter: Waiter, now: float, effects: Effects) -> YibuEr
     if not model.ready:
         return effects.not_ready(model.name, 5.0)
     return NotReadyError(
-        tr(
-            "the model {model!r} was busy for the {now:.0f} s that this request waited",
-            model=model.name,
-            now=now - waiter.since,
-        ),
-        hint=tr("queue_timeout of the model in yibu.yaml sets the limit"),
+        "the model {model!r} was busy for the {now:.0f} s that this request waited",
+        model=model.name,
+        now=now - waiter.since,
+        hint="queue_timeout of the model in yibu.yaml sets the limit",
         retry_after=retry_after(model, now),
         code="queue_timeout",
     )

@@ -11,7 +11,6 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from yibu.errors import DoesNotFitError
-from yibu.messages import tr
 from yibu.node.scheduler.types import Generation, Holding, Place, Reading, Replica
 from yibu.planner import cpu
 from yibu.planner.ledger import (
@@ -147,14 +146,12 @@ class Room:
             held = sum(p.memory or 0 for p in gpu.processes if p.pid in reservation.pids)
             if gpu.index in reservation.gpus and gpu.free + held < reservation.memory:
                 raise DoesNotFitError(
-                    tr(
-                        "{replica} sleeps, and GPU {gpu_index} has {free} free of the "
-                        "{memory} that it had",
-                        replica=replica.id,
-                        gpu_index=gpu.index,
-                        free=size(gpu.free),
-                        memory=size(reservation.memory),
-                    )
+                    "{replica} sleeps, and GPU {gpu_index} has {free} free of the "
+                    "{memory} that it had",
+                    replica=replica.id,
+                    gpu_index=gpu.index,
+                    free=size(gpu.free),
+                    memory=size(reservation.memory),
                 )
         return reservation
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 from yibu.errors import DoesNotFitError, YibuError
-from yibu.messages import tr
 from yibu.node.scheduler.memory import (
     Room,
     reservations,
@@ -215,18 +214,13 @@ class Placing:
             config = self._models[name].current.config
             if not config.on_demand:
                 return DoesNotFitError(
-                    tr(
-                        "{desired} is of the group {group!r}, of which {name} is loaded, "
-                        "which is kept ({keep})",
-                        desired=desired.name,
-                        group=desired.config.group.name if desired.config.group else "",
-                        name=name,
-                        keep=config.keep,
-                    ),
-                    hint=tr(
-                        "Stop it first: yibu down {name}; or give it `keep: idle` in yibu.yaml",
-                        name=name,
-                    ),
+                    "{desired} is of the group {group!r}, of which {name} is loaded, "
+                    "which is kept ({keep})",
+                    desired=desired.name,
+                    group=desired.config.group.name if desired.config.group else "",
+                    name=name,
+                    keep=config.keep,
+                    hint="Stop it first: yibu down {name}; or give it `keep: idle` in yibu.yaml",
                 )
             units.append([r for r in standing if r.generation[0] == name])
         self._yield(desired, units, now)

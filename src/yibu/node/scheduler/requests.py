@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from yibu.errors import NotReadyError, UnknownModelError, YibuError
-from yibu.messages import tr
 from yibu.node.scheduler import admission
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.routing import choose
@@ -127,8 +126,8 @@ def _load(model: Model, now: float) -> None:
 
 def gone(name: str) -> UnknownModelError:
     """It was there when the request came; its client may not know of the others."""
-    return UnknownModelError(tr("the model {name!r} is not served here any more", name=name))
+    return UnknownModelError("the model {name!r} is not served here any more", name=name)
 
 
 def closing() -> NotReadyError:
-    return NotReadyError(tr("this node is shutting down"), retry_after=10.0)
+    return NotReadyError("this node is shutting down", retry_after=10.0)

@@ -11,7 +11,6 @@ from typing import Literal
 
 from yibu.config import ModelConfig
 from yibu.errors import EngineStartError, YibuError
-from yibu.messages import tr
 from yibu.node.scheduler import admission, demand
 from yibu.node.scheduler.generations import Generations
 from yibu.node.scheduler.model import Model
@@ -240,7 +239,7 @@ class Scheduler:
         replica.state, replica.reservation = "failed", None
         model = self._models[desired.name]
         replica.error = replica.error or EngineStartError(
-            tr("{replica} has failed", replica=replica.id)
+            "{replica} has failed", replica=replica.id
         )
         on_demand = desired.config.on_demand and not model.ready
         if desired is model.next or on_demand:

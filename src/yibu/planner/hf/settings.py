@@ -140,12 +140,10 @@ def number(settings: Settings, *names: str, default: int = 0) -> int:
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _SANE:
             raise VerificationError(
-                tr(
-                    "config.json: {name} is {value!r}; a whole number was expected",
-                    name=name,
-                    value=str(value)[:80],
-                ),
-                hint=tr("The file is damaged or not a model's config: pull it again"),
+                "config.json: {name} is {value!r}; a whole number was expected",
+                name=name,
+                value=str(value)[:80],
+                hint="The file is damaged or not a model's config: pull it again",
             )
         return value
     return default
@@ -188,12 +186,10 @@ def layer_count(settings: Settings) -> int:
         return need(settings, "layers")
     if count > MAX_LAYERS:
         raise VerificationError(
-            tr(
-                "config.json: the model would have {count} layers; at most {limit} are believed",
-                count=count,
-                limit=MAX_LAYERS,
-            ),
-            hint=tr("The file is damaged or not a model's config: pull it again"),
+            "config.json: the model would have {count} layers; at most {limit} are believed",
+            count=count,
+            limit=MAX_LAYERS,
+            hint="The file is damaged or not a model's config: pull it again",
         )
     return count
 

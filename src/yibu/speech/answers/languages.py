@@ -43,11 +43,9 @@ def normalized(language: str | None, known: Collection[str]) -> str:
         else tr("{count} codes such as en, zh", count=len(known))
     )
     raise InvalidRequestError(
-        tr(
-            "The language {language!r} is not one this model knows: {shown}",
-            language=(language or "")[:32],
-            shown=shown,
-        ),
+        "The language {language!r} is not one this model knows: {shown}",
+        language=(language or "")[:32],
+        shown=shown,
         param="language",
         code="unknown_language",
     )

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from yibu.errors import RequestError
-from yibu.messages import ENGLISH, render, tr
+from yibu.messages import ENGLISH, render
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def as_refusal(error: Exception) -> RequestError:
     """The error itself, or for a bug a 500 that keeps its details in the log."""
     if isinstance(error, RequestError):
         return error
-    return RequestError(tr("The server failed on this request; its log says why"), code="internal")
+    return RequestError("The server failed on this request; its log says why", code="internal")
 
 
 def error_answer(error: RequestError, *, plain: bool = False, language: str = ENGLISH) -> Response:

@@ -270,10 +270,8 @@ def _open(file: IO[bytes], source: Source, said: Stated) -> tuple[Any, bool]:
     if container is None:
         if said.needs_rate and not source.signed:
             raise InvalidRequestError(
-                tr(
-                    "Raw PCM has no header: give its sample_rate (and channels, "
-                    "sample_format where they are not 1 and s16le)"
-                ),
+                "Raw PCM has no header: give its sample_rate (and channels, "
+                "sample_format where they are not 1 and s16le)",
                 param="sample_rate",
             )
         raise bad_audio(

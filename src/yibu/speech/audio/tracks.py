@@ -79,7 +79,9 @@ def choose(streams: Sequence[Any], wanted: int | None) -> Any:
             else tr("one audio track, 0")
         )
         raise InvalidRequestError(
-            tr("audio_track is {wanted}, but the file has {many}", wanted=wanted, many=many),
+            "audio_track is {wanted}, but the file has {many}",
+            wanted=wanted,
+            many=many,
             param="audio_track",
         )
     if wanted is not None:

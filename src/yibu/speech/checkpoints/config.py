@@ -25,16 +25,16 @@ def read_config(directory: Path, name: str = "config.yaml") -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except FileNotFoundError as error:
-        raise VerificationError(tr("{path} is missing", path=path), hint=_HINT) from error
+        raise VerificationError("{path} is missing", path=path, hint=_HINT) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise VerificationError(
-            tr("{path} cannot be read: {error}", path=path, error=error), hint=_HINT
+            "{path} cannot be read: {error}", path=path, error=error, hint=_HINT
         ) from error
     if not isinstance(content, dict):
         raise VerificationError(
-            tr(
-                "{path}: holds a {name}, a mapping expected", path=path, name=type(content).__name__
-            ),
+            "{path}: holds a {name}, a mapping expected",
+            path=path,
+            name=type(content).__name__,
             hint=_HINT,
         )
     return content
@@ -45,12 +45,10 @@ def section(config: dict[str, Any], name: str, directory: Path) -> dict[str, Any
     value = config.get(name)
     if not isinstance(value, dict):
         raise VerificationError(
-            tr(
-                "{directory}: {name} of its config is {found}, a mapping expected",
-                directory=directory,
-                name=name,
-                found=type(value).__name__,
-            ),
+            "{directory}: {name} of its config is {found}, a mapping expected",
+            directory=directory,
+            name=name,
+            found=type(value).__name__,
             hint=_HINT,
         )
     return value
@@ -64,12 +62,10 @@ def of_one_model(directory: Path) -> Iterator[None]:
         yield
     except (KeyError, IndexError) as error:
         raise VerificationError(
-            tr(
-                "{directory}: its weights, tokens and config.yaml are not of one model: {error}",
-                directory=directory,
-                error=error,
-            ),
-            hint=tr("Download the model again, all files of one revision"),
+            "{directory}: its weights, tokens and config.yaml are not of one model: {error}",
+            directory=directory,
+            error=error,
+            hint="Download the model again, all files of one revision",
         ) from error
 
 
@@ -79,11 +75,10 @@ def check_class(config: dict[str, Any], directory: Path, expected: str, publishe
     kind = config.get("model")
     if kind != expected:
         raise UnsupportedError(
-            tr(
-                "{directory}: config.yaml names the model class {kind!r}, {expected} expected",
-                directory=directory,
-                kind=kind,
-                expected=expected,
-            ),
-            hint=tr("Take {published}", published=published),
+            "{directory}: config.yaml names the model class {kind!r}, {expected} expected",
+            directory=directory,
+            kind=kind,
+            expected=expected,
+            published=published,
+            hint="Take {published}",
         )

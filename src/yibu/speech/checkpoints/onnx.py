@@ -67,15 +67,13 @@ def read_onnx(path: Path) -> OnnxGraph:
             raise ValueError(f"more than the {_MOST_BYTES} that are read here")
         return _graph(memoryview(path.read_bytes()))
     except FileNotFoundError as error:
-        raise VerificationError(tr("{path} is missing", path=path), hint=hint) from error
+        raise VerificationError("{path} is missing", path=path, hint=hint) from error
     except _DAMAGE as error:
         raise VerificationError(
-            tr(
-                "{path}: {st_size} bytes that are no readable ONNX model: {error}",
-                path=path,
-                st_size=path.stat().st_size,
-                error=error,
-            ),
+            "{path}: {st_size} bytes that are no readable ONNX model: {error}",
+            path=path,
+            st_size=path.stat().st_size,
+            error=error,
             hint=hint,
         ) from error
 

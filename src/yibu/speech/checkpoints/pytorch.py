@@ -90,22 +90,22 @@ def read_checkpoint(path: Path) -> Checkpoint:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
             content = _load(archive, np.frombuffer(mapped, dtype=np.uint8))
     except FileNotFoundError as error:
-        raise VerificationError(tr("{path} is missing", path=path), hint=hint) from error
+        raise VerificationError("{path} is missing", path=path, hint=hint) from error
     except pickle.UnpicklingError as error:
         raise VerificationError(
-            tr("{path}: refused: {error}", path=path, error=error),
-            hint=tr("A checkpoint of weights names tensors only; do not load this file elsewhere"),
+            "{path}: refused: {error}",
+            path=path,
+            error=error,
+            hint="A checkpoint of weights names tensors only; do not load this file elsewhere",
         ) from error
     except _DAMAGE as error:
         _refuse_legacy(path)
         size = path.stat().st_size
         raise VerificationError(
-            tr(
-                "{path}: {size} bytes that are no readable PyTorch checkpoint (zip format): {error!r}",
-                path=path,
-                size=size,
-                error=error,
-            ),
+            "{path}: {size} bytes that are no readable PyTorch checkpoint (zip format): {error!r}",
+            path=path,
+            size=size,
+            error=error,
             hint=hint,
         ) from error
     for key in ("state_dict", "model_state_dict", "model"):
@@ -113,11 +113,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
             content = content[key]
     if not isinstance(content, dict):
         raise VerificationError(
-            tr(
-                "{path}: holds a {kind}, a dictionary of tensors expected",
-                path=path,
-                kind=type(content).__name__,
-            ),
+            "{path}: holds a {kind}, a dictionary of tensors expected",
+            path=path,
+            kind=type(content).__name__,
             hint=hint,
         )
     tensors = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
@@ -131,11 +129,9 @@ def _refuse_legacy(path: Path) -> None:
         if file.read(len(_BEFORE_1_6)) != _BEFORE_1_6:
             return
     raise VerificationError(
-        tr(
-            "{path} was saved by PyTorch before 1.6, as a bare pickle, which is not read here; "
-            "a zip archive expected",
-            path=path,
-        ),
+        "{path} was saved by PyTorch before 1.6, as a bare pickle, which is not read here; "
+        "a zip archive expected",
+        path=path,
         hint=tr(
             'Write it again: $(yibu engine install speech-torch) -c "{code}" {file}',
             code=_CONVERT,

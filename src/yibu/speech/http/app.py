@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from yibu.errors import InvalidRequestError, RequestError, UnauthorizedError, UnknownModelError
-from yibu.messages import accepted, tr
+from yibu.messages import accepted
 from yibu.speech.answers.responses import CLIENT_GONE, ClientGoneError, as_refusal, error_answer
 from yibu.speech.engine import Engine
 from yibu.speech.http.routes import routes
@@ -58,16 +58,14 @@ def _as_request_error(request: Request, error: Exception) -> RequestError:
     if isinstance(error, HTTPException):
         if error.status_code == 405:
             wrong = InvalidRequestError(
-                tr(
-                    "{method} is not a method of {url_path}",
-                    method=request.method,
-                    url_path=request.url.path,
-                )
+                "{method} is not a method of {url_path}",
+                method=request.method,
+                url_path=request.url.path,
             )
             wrong.status = 405
             return wrong
         return UnknownModelError(
-            tr("There is no path {url_path} here", url_path=request.url.path), code="unknown_path"
+            "There is no path {url_path} here", url_path=request.url.path, code="unknown_path"
         )
     return as_refusal(error)
 
@@ -101,7 +99,7 @@ class Edge:
                 await self._app(scope, receive, observed)
             else:
                 refusal = UnauthorizedError(
-                    tr("The key is missing or wrong: send it as Authorization: Bearer KEY")
+                    "The key is missing or wrong: send it as Authorization: Bearer KEY"
                 )
                 await error_answer(refusal)(scope, receive, observed)
         except (ClientGoneError, ClientDisconnect):
@@ -115,20 +113,16 @@ class Edge:
         refusal: RequestError | None = None
         if not self._admits(scope):
             refusal = UnauthorizedError(
-                tr(
-                    "The key is missing or wrong: send it as Authorization: Bearer KEY, or "
-                    "as the subprotocol {protocol}KEY",
-                    protocol=KEY_PROTOCOL,
-                )
+                "The key is missing or wrong: send it as Authorization: Bearer KEY, or "
+                "as the subprotocol {protocol}KEY",
+                protocol=KEY_PROTOCOL,
             )
         elif self._expected is None and (origin := foreign_origin(scope)) is not None:
             refusal = UnauthorizedError(
-                tr(
-                    "A web page of {origin} may not use this server, which asks for no key: "
-                    "set {variable}, or serve it through the gateway",
-                    origin=origin,
-                    variable=KEY_VARIABLE,
-                ),
+                "A web page of {origin} may not use this server, which asks for no key: "
+                "set {variable}, or serve it through the gateway",
+                origin=origin,
+                variable=KEY_VARIABLE,
                 code="origin_not_allowed",
             )
         started = time.monotonic()

@@ -43,7 +43,7 @@ def required_upload(form: Form) -> Upload:
     """Raises InvalidRequestError where the form has no file."""
     if form.upload is None:
         raise InvalidRequestError(
-            tr("The form has no file: send the audio in the field 'file'"),
+            "The form has no file: send the audio in the field 'file'",
             param="file",
             code="missing_required_parameter",
         )
@@ -55,20 +55,16 @@ def check_model(form: Form, served_name: str, *, required: bool) -> None:
     model = form.first("model")
     if model is None and required:
         raise InvalidRequestError(
-            tr(
-                "The field 'model' is missing; this server's is {served_name!r}",
-                served_name=served_name,
-            ),
+            "The field 'model' is missing; this server's is {served_name!r}",
+            served_name=served_name,
             param="model",
             code="missing_required_parameter",
         )
     if model is not None and model != served_name:
         raise UnknownModelError(
-            tr(
-                "The model {model!r} is not served here; {served_name!r} is",
-                model=model[:128],
-                served_name=served_name,
-            ),
+            "The model {model!r} is not served here; {served_name!r} is",
+            model=model[:128],
+            served_name=served_name,
             param="model",
         )
 
@@ -83,22 +79,18 @@ def parse(
     """
     if task not in recognizer.tasks:
         raise InvalidRequestError(
-            tr(
-                "The model {recognizer} cannot {task}; it can {tasks}",
-                recognizer=recognizer.name,
-                task=task,
-                tasks=", ".join(recognizer.tasks),
-            ),
+            "The model {recognizer} cannot {task}; it can {tasks}",
+            recognizer=recognizer.name,
+            task=task,
+            tasks=", ".join(recognizer.tasks),
             param="model",
         )
     response_format = _response_format(form, tells_speakers=tells_speakers)
     stream = _boolean(form, "stream", default=False)
     if stream and response_format not in {"json", "text", "diarized_json"}:
         raise InvalidRequestError(
-            tr(
-                "stream=true sends events and does not go with response_format={response_format}",
-                response_format=response_format,
-            ),
+            "stream=true sends events and does not go with response_format={response_format}",
+            response_format=response_format,
             param="stream",
         )
     _refuse_unsupported(form)
@@ -127,11 +119,9 @@ def _response_format(form: Form, *, tells_speakers: bool) -> str:
         raise not_one_of("response_format", response_format, ", ".join(RESPONSE_FORMATS))
     if response_format == "diarized_json" and not tells_speakers:
         raise InvalidRequestError(
-            tr(
-                "response_format is 'diarized_json', and this model runs without one for "
-                "speakers. Ask for verbose_json, or give the model `speakers: "
-                "iic/speech_campplus_sv_zh-cn_16k-common`"
-            ),
+            "response_format is 'diarized_json', and this model runs without one for "
+            "speakers. Ask for verbose_json, or give the model `speakers: "
+            "iic/speech_campplus_sv_zh-cn_16k-common`",
             param="response_format",
         )
     return response_format
@@ -142,16 +132,14 @@ def _refuse_unsupported(form: Form) -> None:
     for name, why in UNSUPPORTED.items():
         if form.all(name):
             raise InvalidRequestError(
-                tr("{name} is not supported by this model. {why}", name=name, why=why), param=name
+                "{name} is not supported by this model. {why}", name=name, why=why, param=name
             )
     cutting = next((value for value in form.all("chunking_strategy") if value != "auto"), None)
     if cutting:
         raise InvalidRequestError(
-            tr(
-                "chunking_strategy is {cutting!r}; the engine cuts audio by settings of its "
-                "own. Send 'auto'",
-                cutting=cutting[:32],
-            ),
+            "chunking_strategy is {cutting!r}; the engine cuts audio by settings of its "
+            "own. Send 'auto'",
+            cutting=cutting[:32],
             param="chunking_strategy",
         )
 
@@ -167,15 +155,13 @@ def _granularities(form: Form, response_format: str) -> frozenset[str]:
     asked = frozenset(map(str.strip, form.all("timestamp_granularities")))
     if others := asked - {"word", "segment"}:
         raise InvalidRequestError(
-            tr(
-                "timestamp_granularities[] can be word and segment, not {others}",
-                others=", ".join(repr(name[:32]) for name in sorted(others)),
-            ),
+            "timestamp_granularities[] can be word and segment, not {others}",
+            others=", ".join(repr(name[:32]) for name in sorted(others)),
             param="timestamp_granularities",
         )
     if asked and response_format != "verbose_json":
         raise InvalidRequestError(
-            tr("timestamp_granularities[] goes with response_format=verbose_json only"),
+            "timestamp_granularities[] goes with response_format=verbose_json only",
             param="timestamp_granularities",
         )
     return asked or frozenset({"segment"})
@@ -185,11 +171,9 @@ def _prompt(form: Form) -> str | None:
     prompt = form.first("prompt")
     if prompt is not None and len(prompt) > _PROMPT_CHARACTERS:
         raise InvalidRequestError(
-            tr(
-                "prompt has {prompt_count} characters; {limit} are the limit",
-                prompt_count=len(prompt),
-                limit=_PROMPT_CHARACTERS,
-            ),
+            "prompt has {prompt_count} characters; {limit} are the limit",
+            prompt_count=len(prompt),
+            limit=_PROMPT_CHARACTERS,
             param="prompt",
         )
     return prompt
@@ -203,11 +187,9 @@ def _hotwords(form: Form, recognizer: Recognizer) -> tuple[str, ...]:
     if not recognizer.takes_hotwords:
         if asked is not None:
             raise InvalidRequestError(
-                tr(
-                    "{asked} is not supported by this model. Its kind takes no keywords: "
-                    "whisper takes them in 'prompt', and SeACo-Paraformer takes hotwords",
-                    asked=asked,
-                ),
+                "{asked} is not supported by this model. Its kind takes no keywords: "
+                "whisper takes them in 'prompt', and SeACo-Paraformer takes hotwords",
+                asked=asked,
                 param=asked,
             )
         return ()
@@ -215,11 +197,9 @@ def _hotwords(form: Form, recognizer: Recognizer) -> tuple[str, ...]:
     texts += [_prompt(form) or ""]
     if sum(map(len, texts)) > _PROMPT_CHARACTERS:
         raise InvalidRequestError(
-            tr(
-                "the hotwords have {length} characters; {limit} are the limit",
-                length=sum(map(len, texts)),
-                limit=_PROMPT_CHARACTERS,
-            ),
+            "the hotwords have {length} characters; {limit} are the limit",
+            length=sum(map(len, texts)),
+            limit=_PROMPT_CHARACTERS,
             param=asked or "prompt",
         )
     return tuple(dict.fromkeys(word for text in texts for word in parsed(text)))
@@ -230,7 +210,8 @@ def _temperature(form: Form) -> float:
     temperature = float(value) if _NUMBER.fullmatch(value.strip()) else float("nan")
     if not 0.0 <= temperature <= 1.0:
         raise InvalidRequestError(
-            tr("temperature is {value!r}; it is a number from 0 to 1", value=value[:32]),
+            "temperature is {value!r}; it is a number from 0 to 1",
+            value=value[:32],
             param="temperature",
         )
     return temperature

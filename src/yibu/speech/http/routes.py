@@ -12,7 +12,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from yibu.errors import UnknownModelError
-from yibu.messages import tr
 from yibu.prometheus import CONTENT_TYPE
 from yibu.speech.answers.formats import (
     CONTENT_TYPES,
@@ -105,7 +104,7 @@ class _Handlers:
         name = request.path_params["model"]
         if name != self._engine.settings.served_name:
             raise UnknownModelError(
-                tr("The model {name!r} is not served here", name=name[:128]), param="model"
+                "The model {name!r} is not served here", name=name[:128], param="model"
             )
         return JSONAnswer(self._model_object())
 

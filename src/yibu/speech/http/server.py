@@ -11,7 +11,6 @@ from collections.abc import Callable
 import uvicorn
 
 from yibu.errors import EngineStartError, YibuError, told
-from yibu.messages import tr
 from yibu.speech.engine import Engine
 from yibu.speech.http.app import create_app
 from yibu.speech.live.routes import MAX_MESSAGE
@@ -86,13 +85,11 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise EngineStartError(
-            tr(
-                "Cannot listen on {host}:{port}: {strerror}",
-                host=host,
-                port=port,
-                strerror=error.strerror or error,
-            ),
-            hint=tr("Another program holds the port, or the address is not this machine's"),
+            "Cannot listen on {host}:{port}: {strerror}",
+            host=host,
+            port=port,
+            strerror=error.strerror or error,
+            hint="Another program holds the port, or the address is not this machine's",
             cause="port_in_use",
         ) from error
     return listener

@@ -72,7 +72,9 @@ class Form:
         values = [value for value in self.fields.get(name, ()) if value]
         if len(set(values)) > 1:
             raise InvalidRequestError(
-                tr("The field {name!r} is given {count} times", name=name, count=len(values)),
+                "The field {name!r} is given {count} times",
+                name=name,
+                count=len(values),
                 param=name,
             )
         return values[0] if values else None
@@ -127,7 +129,7 @@ async def read_form(request: Request, limits: Limits) -> Form:
         parser.form.__exit__()
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise NotReadyError(
-                tr("The server's disk for temporary files is full"), retry_after=30
+                "The server's disk for temporary files is full", retry_after=30
             ) from error
         raise
 
@@ -140,10 +142,7 @@ async def _chunks(request: Request, idle_seconds: float) -> AsyncIterator[bytes]
                 chunk = await anext(stream, None)
         except TimeoutError:
             raise UploadStalledError(
-                tr(
-                    "The upload stopped: nothing came for {idle_seconds:g} s",
-                    idle_seconds=idle_seconds,
-                )
+                "The upload stopped: nothing came for {idle_seconds:g} s", idle_seconds=idle_seconds
             ) from None
         if chunk is None:
             return
@@ -155,21 +154,17 @@ def _boundary(request: Request) -> bytes:
     boundary = parameters.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise InvalidRequestError(
-            tr(
-                "The body must be multipart/form-data with a boundary, not {kind!r}",
-                kind=kind.decode("latin-1") or tr("without a content type"),
-            ),
-            hint=tr("curl -F file=@speech.wav -F model=… sends it so"),
+            "The body must be multipart/form-data with a boundary, not {kind!r}",
+            kind=kind.decode("latin-1") or tr("without a content type"),
+            hint="curl -F file=@speech.wav -F model=… sends it so",
         )
     return bytes(boundary)
 
 
 def _too_large(limits: Limits) -> TooLargeError:
     return TooLargeError(
-        tr(
-            "The upload is over {upload_bytes:.0f} MiB, the limit of this server",
-            upload_bytes=limits.upload_bytes / MIB,
-        ),
+        "The upload is over {upload_bytes:.0f} MiB, the limit of this server",
+        upload_bytes=limits.upload_bytes / MIB,
         param="file",
     )
 
@@ -218,13 +213,13 @@ class _FormParser:
         with _translated():
             self._parser.finalize()
         if not self._ended:
-            raise InvalidRequestError(tr("The form is cut short: its last boundary is missing"))
+            raise InvalidRequestError("The form is cut short: its last boundary is missing")
         return self.form
 
     def _part_begin(self) -> None:
         self._parts += 1
         if self._parts > _PARTS:
-            raise InvalidRequestError(tr("The form has more than {limit} fields", limit=_PARTS))
+            raise InvalidRequestError("The form has more than {limit} fields", limit=_PARTS)
         self._headers = {}
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
@@ -247,14 +242,12 @@ class _FormParser:
             return
         if self._name not in FILE_FIELDS:
             raise InvalidRequestError(
-                tr(
-                    "The file came in the field {name!r}; it belongs in 'file'",
-                    name=self._name[:64],
-                ),
+                "The file came in the field {name!r}; it belongs in 'file'",
+                name=self._name[:64],
                 param="file",
             )
         if self.form.upload is not None:
-            raise InvalidRequestError(tr("One request takes one file, two came"), param="file")
+            raise InvalidRequestError("One request takes one file, two came", param="file")
         self._in_file = True
         self.form.upload = Upload(
             file=tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY),  # noqa: SIM115 - with the form
@@ -271,11 +264,9 @@ class _FormParser:
         elif self._value is not None:
             if len(self._value) + end - start > _FIELD_BYTES:
                 raise InvalidRequestError(
-                    tr(
-                        "The field {name!r} is longer than {limit} bytes",
-                        name=self._name[:64],
-                        limit=_FIELD_BYTES,
-                    ),
+                    "The field {name!r} is longer than {limit} bytes",
+                    name=self._name[:64],
+                    limit=_FIELD_BYTES,
                     param=self._name[:64],
                 )
             self._value += data[start:end]
@@ -287,10 +278,7 @@ class _FormParser:
             try:
                 text = self._value.decode(charset)
             except (UnicodeError, LookupError):
-                raise InvalidRequestError(
-                    tr("The field {name!r} is not {charset} text", name=self._name[:64], charset=charset.upper()),
-                    param=self._name[:64],
-                ) from None  # fmt: skip
+                raise InvalidRequestError("The field {name!r} is not {charset} text", name=self._name[:64], charset=charset.upper(), param=self._name[:64]) from None  # fmt: skip
             self.form.fields.setdefault(self._name, []).append(text)
         self._value = None
         self._in_file = False
@@ -304,4 +292,4 @@ def _translated():  # type: ignore[no-untyped-def]
     try:
         yield
     except FormParserError as error:
-        raise InvalidRequestError(tr("The form cannot be read: {error}", error=error)) from error
+        raise InvalidRequestError("The form cannot be read: {error}", error=error) from error

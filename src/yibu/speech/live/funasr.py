@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import IO, Any
 
 from yibu.errors import RequestError, TooLargeError, UnsupportedError
-from yibu.messages import tr
 from yibu.speech.answers.formats import Transcript, separated
 from yibu.speech.audio.tracks import Heard
 from yibu.speech.live.funasr_settings import Asked, truth
@@ -154,10 +153,8 @@ class FunasrConnection:
         self._size += len(data)
         if self._size > self._limits.upload_bytes:
             raise TooLargeError(
-                tr(
-                    "The recording is over {upload_bytes} bytes, the limit of this server",
-                    upload_bytes=self._limits.upload_bytes,
-                )
+                "The recording is over {upload_bytes} bytes, the limit of this server",
+                upload_bytes=self._limits.upload_bytes,
             )
         await asyncio.to_thread(self._file.write, data)
 

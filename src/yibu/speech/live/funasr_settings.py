@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from yibu.errors import InvalidRequestError
-from yibu.messages import tr
 from yibu.speech.answers.languages import normalized
 from yibu.speech.live.intake import CONTAINERS
 from yibu.speech.models.hotwords import parsed
@@ -43,11 +42,9 @@ class Asked:
         mode = message.get("mode") or self.mode
         if mode not in MODES:
             raise InvalidRequestError(
-                tr(
-                    "mode is {mode!r}; it can be {modes}",
-                    mode=str(mode)[:32],
-                    modes=", ".join(MODES),
-                ),
+                "mode is {mode!r}; it can be {modes}",
+                mode=str(mode)[:32],
+                modes=", ".join(MODES),
                 param="mode",
             )
         itn = message.get("svs_itn", message.get("itn"))
@@ -87,12 +84,10 @@ class Asked:
         if self.wav_format in CONTAINERS:
             return self.wav_format
         raise InvalidRequestError(
-            tr(
-                "wav_format is {wav_format!r}; live audio can be pcm, mulaw, alaw, {containers}, "
-                "and mode offline takes any file",
-                wav_format=self.wav_format,
-                containers=", ".join(sorted(CONTAINERS)),
-            ),
+            "wav_format is {wav_format!r}; live audio can be pcm, mulaw, alaw, {containers}, "
+            "and mode offline takes any file",
+            wav_format=self.wav_format,
+            containers=", ".join(sorted(CONTAINERS)),
             param="wav_format",
         )
 
@@ -116,11 +111,9 @@ def _hotwords(
     text = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     if len(text) > _HOTWORD_CHARACTERS:
         raise InvalidRequestError(
-            tr(
-                "hotwords have {text_count} characters; {limit} are the limit",
-                text_count=len(text),
-                limit=_HOTWORD_CHARACTERS,
-            ),
+            "hotwords have {text_count} characters; {limit} are the limit",
+            text_count=len(text),
+            limit=_HOTWORD_CHARACTERS,
             param="hotwords",
         )
     return parsed(text)
@@ -133,7 +126,7 @@ def _rate(value: object, usual: int) -> int:
         rate = int(str(value)[:16])
     except ValueError:
         raise InvalidRequestError(
-            tr("audio_fs is {value!r}, not a number of Hz", value=str(value)[:32]), param="audio_fs"
+            "audio_fs is {value!r}, not a number of Hz", value=str(value)[:32], param="audio_fs"
         ) from None
     return rate
 
@@ -155,10 +148,8 @@ def _chunking(message: dict[str, Any], usual: Chunking | None) -> Chunking | Non
         )
     except (TypeError, ValueError, LookupError):
         raise InvalidRequestError(
-            tr(
-                "chunk_size is {given!r}; expected three numbers such as [5, 10, 5]",
-                given=str(given)[:32],
-            ),
+            "chunk_size is {given!r}; expected three numbers such as [5, 10, 5]",
+            given=str(given)[:32],
             param="chunk_size",
         ) from None
     return usual if numbers is None and usual is None else found

@@ -74,12 +74,10 @@ class Raw:
         """Raises InvalidRequestError for a rate outside ``RATES``."""
         if rate not in RATES:
             raise InvalidRequestError(
-                tr(
-                    "The sample rate is {rate} Hz; {start} to {stop} are taken",
-                    rate=rate,
-                    start=RATES.start,
-                    stop=RATES.stop - 1,
-                ),
+                "The sample rate is {rate} Hz; {start} to {stop} are taken",
+                rate=rate,
+                start=RATES.start,
+                stop=RATES.stop - 1,
                 param="rate",
             )
         self._table = _table(LAWS[sample_format]) if sample_format in LAWS else None
@@ -250,5 +248,5 @@ def _table(codec: str) -> npt.NDArray[np.int16]:
 
 def _no_audio(why: str) -> InvalidRequestError:
     return InvalidRequestError(
-        tr("The audio cannot be decoded: {why}", why=why), param="audio", code="invalid_audio"
+        "The audio cannot be decoded: {why}", why=why, param="audio", code="invalid_audio"
     )

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from yibu.errors import InvalidRequestError
-from yibu.messages import tr
 
 Message = str | bytes | dict[str, Any]
 
@@ -21,13 +20,12 @@ def parse_object(message: Message) -> dict[str, Any]:
         return message
     if isinstance(message, bytes):
         raise InvalidRequestError(
-            tr("The message is binary; events are JSON objects in text messages"),
-            code="invalid_json",
+            "The message is binary; events are JSON objects in text messages", code="invalid_json"
         )
     try:
         value = json.loads(message)
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise InvalidRequestError(tr("The message is not a JSON object"), code="invalid_json")
+        raise InvalidRequestError("The message is not a JSON object", code="invalid_json")
     return value

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 from yibu.errors import InvalidRequestError, RequestError, UnsupportedError
-from yibu.messages import tr
 from yibu.speech.live.intake import Intake, decoded, open_intake
 from yibu.speech.live.messages import Message, parse_object
 from yibu.speech.live.session import LiveSession
@@ -80,11 +79,9 @@ class Realtime:
             handler = self._handlers.get(kind) if isinstance(kind, str) else None
             if handler is None:
                 raise InvalidRequestError(
-                    tr(
-                        "The event's type is {kind!r}; it can be {handlers}",
-                        kind=str(kind)[:64],
-                        handlers=", ".join(self._handlers),
-                    ),
+                    "The event's type is {kind!r}; it can be {handlers}",
+                    kind=str(kind)[:64],
+                    handlers=", ".join(self._handlers),
                     param="type",
                     code="invalid_event_type",
                 )
@@ -128,7 +125,7 @@ class Realtime:
             data = base64.b64decode(audio, validate=True)
         except (TypeError, ValueError, binascii.Error):
             raise InvalidRequestError(
-                tr("'audio' is not base64"), param="audio", code="invalid_value"
+                "'audio' is not base64", param="audio", code="invalid_value"
             ) from None
         await self._hear(data)
 
@@ -139,17 +136,14 @@ class Realtime:
 
     async def _commit(self, event: dict[str, Any]) -> None:
         if event.get("final_audio") is not None:
-            raise InvalidRequestError(tr("'final_audio' is not known"), code="unknown_parameter")
+            raise InvalidRequestError("'final_audio' is not known", code="unknown_parameter")
         buffered = self._session.buffered
         if buffered < LEAST_COMMIT:
             raise InvalidRequestError(
-                tr(
-                    "Error committing input audio buffer: buffer too small. Expected at "
-                    "least {minimum:.0f}ms of audio, but buffer only has "
-                    "{buffered:.2f}ms of audio.",
-                    minimum=LEAST_COMMIT * 1000,
-                    buffered=buffered * 1000,
-                ),
+                "Error committing input audio buffer: buffer too small. Expected at least "
+                "{minimum:.0f}ms of audio, but buffer only has {buffered:.2f}ms of audio.",
+                minimum=LEAST_COMMIT * 1000,
+                buffered=buffered * 1000,
                 code="input_audio_buffer_commit_empty",
             )
         await self._session.commit(self._committed)
@@ -252,7 +246,8 @@ def _fields(error: RequestError) -> dict[str, Any]:
 
 def _missing(name: str) -> InvalidRequestError:
     return InvalidRequestError(
-        tr("Missing required parameter: '{name}'", name=name),
+        "Missing required parameter: '{name}'",
+        name=name,
         param=name,
         code="missing_required_parameter",
     )

@@ -85,10 +85,8 @@ class _Live:
             intent = websocket.query_params.get("intent", "transcription")
             if intent != "transcription":
                 raise InvalidRequestError(
-                    tr(
-                        "intent is {intent!r}; 'transcription' is what is served",
-                        intent=intent[:32],
-                    ),
+                    "intent is {intent!r}; 'transcription' is what is served",
+                    intent=intent[:32],
                     param="intent",
                 )
             connection = Realtime(serving.live, serving.recognizer, names, used, send)
@@ -127,11 +125,9 @@ class _Live:
         used = websocket.query_params.get("model") or (told[0] if told else served)
         if used not in names:
             raise UnknownModelError(
-                tr(
-                    "The model {used!r} is not served here; {served!r} is",
-                    used=used[:128],
-                    served=served,
-                ),
+                "The model {used!r} is not served here; {served!r} is",
+                used=used[:128],
+                served=served,
                 param="model",
             )
         return used, names
@@ -237,6 +233,7 @@ class _Sender:
 
 def _idle(seconds: float) -> RequestError:
     return InvalidRequestError(
-        tr("The session is closed: nothing came for {seconds:g} s", seconds=seconds),
+        "The session is closed: nothing came for {seconds:g} s",
+        seconds=seconds,
         code="session_idle",
     )

@@ -232,12 +232,10 @@ def _with_transcription(
     model = given.text("model", settings.model)
     if model not in names:
         raise UnknownModelError(
-            tr(
-                "The model {model!r} is not served on this connection; {served!r} is. Name "
-                "the model when you connect: /v1/realtime?intent=transcription&model=MODEL",
-                model=model[:128],
-                served=settings.model,
-            ),
+            "The model {model!r} is not served on this connection; {served!r} is. Name "
+            "the model when you connect: /v1/realtime?intent=transcription&model=MODEL",
+            model=model[:128],
+            served=settings.model,
             param=f"{given.path}.model",
         )
     language, prompt = settings.language, settings.prompt
@@ -260,11 +258,9 @@ def _with_transcription(
     for name in ("languages", "keywords", "delay"):
         if given.take(name):
             raise InvalidRequestError(
-                tr(
-                    "'{given_path}.{name}' is not supported by this model. Leave it out",
-                    given_path=given.path,
-                    name=name,
-                ),
+                "'{given_path}.{name}' is not supported by this model. Leave it out",
+                given_path=given.path,
+                name=name,
                 param=f"{given.path}.{name}",
                 code="unsupported_parameter",
             )
@@ -341,7 +337,9 @@ class _Fields:
         """Raises InvalidRequestError for what nobody knows."""
         for name in self._left:
             raise InvalidRequestError(
-                tr("Unknown parameter: '{path}.{name}'", path=self.path, name=str(name)[:64]),
+                "Unknown parameter: '{path}.{name}'",
+                path=self.path,
+                name=str(name)[:64],
                 param=f"{self.path}.{str(name)[:64]}",
                 code="unknown_parameter",
             )

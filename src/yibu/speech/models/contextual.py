@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import UnsupportedError
-from yibu.messages import tr
 from yibu.speech.checkpoints.config import section
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.hotword_reader import HotwordReader
@@ -29,14 +28,12 @@ class ContextualParaformer(OpenVinoParaformer):
         kind = conf.get("bias_encoder_type", "lstm")
         if kind != "lstm" or not shapes.decoder.contextual:
             raise UnsupportedError(
-                tr(
-                    "{directory}: bias_encoder_type is {kind!r}, decoder {decoder!r}; an lstm and "
-                    "ContextualParaformerDecoder expected",
-                    directory=directory,
-                    kind=kind,
-                    decoder=config.get("decoder"),
-                ),
-                hint=tr("Set `path: reference` to run this model through FunASR"),
+                "{directory}: bias_encoder_type is {kind!r}, decoder {decoder!r}; an lstm and "
+                "ContextualParaformerDecoder expected",
+                directory=directory,
+                kind=kind,
+                decoder=config.get("decoder"),
+                hint="Set `path: reference` to run this model through FunASR",
             )
         own = conf.get("use_decoder_embedding")
         self._embedding = "decoder.embed.0.weight" if own else "bias_embed.weight"

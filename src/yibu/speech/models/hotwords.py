@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yibu.errors import VerificationError
-from yibu.messages import tr
 
 _WEIGHTED = re.compile(r"^(?P<word>.+?)[ \t]+-?\d+(?:\.\d+)?$")
 _WIDE = re.compile("^[\u4e00-\u9fa50-9]+$")
@@ -61,8 +60,10 @@ class Tokens:
             lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise VerificationError(
-                tr("{path}: not a readable list of words: {error}", path=path, error=error),
-                hint=tr("Download it again"),
+                "{path}: not a readable list of words: {error}",
+                path=path,
+                error=error,
+                hint="Download it again",
             ) from error
         return cls(vocabulary, {line[0]: tuple(line[1:]) for line in lines})
 

@@ -91,8 +91,11 @@ def graph_file(directory: Path, *, quantised: bool) -> Path:
     if not path.exists():
         needs, other = ("int8", "fp32") if quantised else ("fp32 or bf16", "int8")
         raise VerificationError(
-            tr("{path} is missing, and precision {needs} needs it", path=path, needs=needs),
-            hint=tr("Download it, or set `precision: {other}`", other=other),
+            "{path} is missing, and precision {needs} needs it",
+            path=path,
+            needs=needs,
+            other=other,
+            hint="Download it, or set `precision: {other}`",
         )
     return path
 
@@ -134,12 +137,10 @@ def runtime_session(path: Path, threads: int) -> Any:
         import onnxruntime
     except ImportError as error:
         raise EngineStartError(
-            tr(
-                "{path} needs onnxruntime, and it cannot be imported: {error}",
-                path=path,
-                error=error,
-            ),
-            hint=tr("Use the environment speech-onnx, or set `precision: fp32`"),
+            "{path} needs onnxruntime, and it cannot be imported: {error}",
+            path=path,
+            error=error,
+            hint="Use the environment speech-onnx, or set `precision: fp32`",
             cause="missing_package",
         ) from error
     options = onnxruntime.SessionOptions()
@@ -157,23 +158,19 @@ def check_inputs(path: Path, found: Iterable[str], expected: Collection[str], hi
     names = set(found)
     if names != set(expected):
         raise UnsupportedError(
-            tr(
-                "{path}: its inputs are {names}; {inputs} expected",
-                path=path,
-                names=", ".join(sorted(names)),
-                inputs=", ".join(sorted(expected)),
-            ),
+            "{path}: its inputs are {names}; {inputs} expected",
+            path=path,
+            names=", ".join(sorted(names)),
+            inputs=", ".join(sorted(expected)),
             hint=hint,
         )
 
 
 def _unreadable(path: Path, error: Exception) -> VerificationError:
     return VerificationError(
-        tr(
-            "{path}: {st_size} bytes that are no readable ONNX model: {error}",
-            path=path,
-            st_size=path.stat().st_size,
-            error=error,
-        ),
-        hint=tr("Download the model again, and check its size against the hub's"),
+        "{path}: {st_size} bytes that are no readable ONNX model: {error}",
+        path=path,
+        st_size=path.stat().st_size,
+        error=error,
+        hint="Download the model again, and check its size against the hub's",
     )

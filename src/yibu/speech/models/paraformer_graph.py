@@ -16,7 +16,6 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from yibu.errors import UnsupportedError
-from yibu.messages import tr
 from yibu.speech.checkpoints.config import section
 from yibu.speech.models.network import Array, NetworkBuilder
 from yibu.speech.models.sanm_shape import left_context
@@ -52,17 +51,15 @@ class PredictorShape:
         threshold = float(conf.get("threshold", 1.0))
         if kind not in _PREDICTORS or upsampling == "cnn_attn" or threshold != 1.0:
             raise UnsupportedError(
-                tr(
-                    "{directory}: predictor {kind}, upsample_type {upsampling}, threshold "
-                    "{threshold:g}; {predictors} with upsample_type cnn or cnn_blstm and "
-                    "threshold 1 expected",
-                    directory=directory,
-                    kind=kind,
-                    upsampling=upsampling,
-                    threshold=threshold,
-                    predictors=" or ".join(_PREDICTORS),
-                ),
-                hint=tr("Set `path: reference` to run this model through FunASR"),
+                "{directory}: predictor {kind}, upsample_type {upsampling}, threshold "
+                "{threshold:g}; {predictors} with upsample_type cnn or cnn_blstm and "
+                "threshold 1 expected",
+                directory=directory,
+                kind=kind,
+                upsampling=upsampling,
+                threshold=threshold,
+                predictors=" or ".join(_PREDICTORS),
+                hint="Set `path: reference` to run this model through FunASR",
             )
         return cls(
             kind=kind,
@@ -181,14 +178,12 @@ class DecoderShape:
         known = kind == "ParaformerSANMDecoder" or contextual
         if not (known and conf.get("normalize_before", True)):
             raise UnsupportedError(
-                tr(
-                    "{directory}: {name} is {kind!r}, ParaformerSANMDecoder with "
-                    "normalize_before expected",
-                    directory=directory,
-                    name=name,
-                    kind=kind,
-                ),
-                hint=tr("Set `path: reference` to run this model through FunASR"),
+                "{directory}: {name} is {kind!r}, ParaformerSANMDecoder with "
+                "normalize_before expected",
+                directory=directory,
+                name=name,
+                kind=kind,
+                hint="Set `path: reference` to run this model through FunASR",
             )
         attending = int(conf.get("att_layer_num", 6))
         kernel = int(conf.get("kernel_size", 21))

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from yibu.errors import UnsupportedError
-from yibu.messages import tr
 from yibu.speech.checkpoints.config import check_class, of_one_model, read_config
 from yibu.speech.checkpoints.pytorch import Checkpoint, read_checkpoint
 from yibu.speech.features import (
@@ -82,14 +81,13 @@ class OnlineParaformer:
             kernel = checkpoint.tensors["decoder.decoders.0.self_attn.fsmn_block.weight"].shape[2]
             if shapes.decoder.left != kernel - 1 or shapes.decoder.others:
                 raise UnsupportedError(
-                    tr(
-                        "{directory}: its decoder hears {kernel} tokens ahead and has "
-                        "{others} layers that do not attend; none expected",
-                        directory=directory,
-                        kernel=kernel - 1 - shapes.decoder.left,
-                        others=shapes.decoder.others,
-                    ),
-                    hint=tr("Take {published}", published=_PUBLISHED),
+                    "{directory}: its decoder hears {kernel} tokens ahead and has "
+                    "{others} layers that do not attend; none expected",
+                    directory=directory,
+                    kernel=kernel - 1 - shapes.decoder.left,
+                    others=shapes.decoder.others,
+                    published=_PUBLISHED,
+                    hint="Take {published}",
                 )
             if shapes.encoder.classes != len(vocabulary):
                 raise KeyError(f"{shapes.encoder.classes} outputs, {len(vocabulary)} tokens")

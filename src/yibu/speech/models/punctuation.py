@@ -76,13 +76,11 @@ class Punctuator:
         kinds = (config.get("model"), config.get("encoder"))
         if kinds != ("CTTransformer", "SANMEncoder") and not (onnx and kinds[0] is None):
             raise UnsupportedError(
-                tr(
-                    "{directory}: model {model!r} with encoder {encoder!r}; CTTransformer with "
-                    "SANMEncoder expected",
-                    directory=directory,
-                    model=config.get("model"),
-                    encoder=config.get("encoder"),
-                ),
+                "{directory}: model {model!r} with encoder {encoder!r}; CTTransformer with "
+                "SANMEncoder expected",
+                directory=directory,
+                model=config.get("model"),
+                encoder=config.get("encoder"),
                 hint=_HINT,
             )
         conf = section(config, "model_conf", directory)
@@ -208,12 +206,10 @@ def _by_dictionary(path: Path) -> Split:
         import jieba
     except ImportError as error:
         raise EngineStartError(
-            tr(
-                "{path} needs the package jieba, and it cannot be imported: {error}",
-                path=path,
-                error=error,
-            ),
-            hint=tr("Make the environment anew: yibu engine install speech-onnx"),
+            "{path} needs the package jieba, and it cannot be imported: {error}",
+            path=path,
+            error=error,
+            hint="Make the environment anew: yibu engine install speech-onnx",
             cause="missing_package",
         ) from error
     tokenizer = jieba.Tokenizer()

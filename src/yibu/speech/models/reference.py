@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from yibu.errors import EngineStartError, UnsupportedError
-from yibu.messages import tr
 from yibu.speech.models import richtext
 from yibu.speech.types import (
     Endpointing,
@@ -45,11 +44,9 @@ class ReferenceRecognizer:
             from funasr import AutoModel
         except ImportError as error:
             raise EngineStartError(
-                tr(
-                    "the reference path needs FunASR, and it cannot be imported: {error}",
-                    error=error,
-                ),
-                hint=tr("Use the environment speech-torch, or set `path: fast`"),
+                "the reference path needs FunASR, and it cannot be imported: {error}",
+                error=error,
+                hint="Use the environment speech-torch, or set `path: fast`",
                 cause="missing_package",
             ) from error
         self.name = model_dir.name
@@ -97,8 +94,8 @@ class WholeFile:
 
     def utterances(self, endpointing: Endpointing) -> UtteranceDetector:  # noqa: ARG002
         raise UnsupportedError(
-            tr("live speech is not served on the reference path, which takes whole files"),
-            hint=tr("Leave `path: reference` out"),
+            "live speech is not served on the reference path, which takes whole files",
+            hint="Leave `path: reference` out",
         )
 
 

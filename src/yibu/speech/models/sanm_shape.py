@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from yibu.errors import UnsupportedError
-from yibu.messages import tr
 from yibu.speech.checkpoints.config import section
 
 
@@ -37,14 +36,12 @@ class EncoderShape:
         for key, value in expected.items():
             if conf.get(key, value) != value:
                 raise UnsupportedError(
-                    tr(
-                        "{directory}: encoder_conf.{key} is {conf!r}, {value!r} expected",
-                        directory=directory,
-                        key=key,
-                        conf=conf[key],
-                        value=value,
-                    ),
-                    hint=tr("Set `path: reference` to run this model through FunASR"),
+                    "{directory}: encoder_conf.{key} is {conf!r}, {value!r} expected",
+                    directory=directory,
+                    key=key,
+                    conf=conf[key],
+                    value=value,
+                    hint="Set `path: reference` to run this model through FunASR",
                 )
         kernel = int(conf.get("kernel_size", 11))
         return cls(

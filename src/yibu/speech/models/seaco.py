@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import UnsupportedError
-from yibu.messages import tr
 from yibu.speech.checkpoints.config import section
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.hotword_reader import HotwordReader
@@ -38,14 +37,12 @@ class SeacoParaformer(OpenVinoParaformer):
         kind = conf.get("bias_encoder_type", "lstm")
         if kind != "lstm" or conf.get("bias_encoder_bid"):
             raise UnsupportedError(
-                tr(
-                    "{directory}: bias_encoder_type is {kind!r}, bias_encoder_bid {direction}; an "
-                    "lstm in one direction expected",
-                    directory=directory,
-                    kind=kind,
-                    direction=conf.get("bias_encoder_bid"),
-                ),
-                hint=tr("Set `path: reference` to run this model through FunASR"),
+                "{directory}: bias_encoder_type is {kind!r}, bias_encoder_bid {direction}; an "
+                "lstm in one direction expected",
+                directory=directory,
+                kind=kind,
+                direction=conf.get("bias_encoder_bid"),
+                hint="Set `path: reference` to run this model through FunASR",
             )
         self._no_hotword = int(conf.get("NO_BIAS", 8377))
         self._shape = DecoderShape.read(

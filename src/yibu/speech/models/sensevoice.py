@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import InvalidRequestError
-from yibu.messages import tr
 from yibu.speech.checkpoints.config import read_config
 from yibu.speech.checkpoints.pytorch import Weights
 from yibu.speech.features import Normalizer
@@ -86,12 +85,11 @@ class SenseVoiceRecognizer(StackedRecognizer[npt.NDArray[np.int64]]):
     def _language(self, options: Options) -> int:
         if options.language not in _LANGUAGES:
             raise InvalidRequestError(
-                tr(
-                    "language {language!r} is not known to {name}",
-                    language=options.language,
-                    name=self.name,
-                ),
-                hint=tr("One of {known}", known=", ".join(sorted(_LANGUAGES))),
+                "language {language!r} is not known to {name}",
+                language=options.language,
+                name=self.name,
+                known=", ".join(sorted(_LANGUAGES)),
+                hint="One of {known}",
                 param="language",
             )
         return _LANGUAGES[options.language]

@@ -25,8 +25,9 @@ try:
     import torch.nn.functional as F  # noqa: N812 - as PyTorch itself writes it
 except ImportError as error:
     raise EngineStartError(
-        tr("the device cuda needs PyTorch, and it cannot be imported: {error}", error=error),
-        hint=tr("Use the environment speech-torch, or set `device: cpu`"),
+        "the device cuda needs PyTorch, and it cannot be imported: {error}",
+        error=error,
+        hint="Use the environment speech-torch, or set `device: cpu`",
         cause="missing_package",
     ) from error
 
@@ -164,12 +165,10 @@ def _check_cuda(device: str) -> None:
             else tr("no CUDA device")
         )
         raise EngineStartError(
-            tr(
-                "device {device}: PyTorch {version} sees {seen}",
-                device=device,
-                version=torch.__version__,
-                seen=seen,
-            ),
-            hint=tr("Check nvidia-smi and the driver, or set `device: cpu`"),
+            "device {device}: PyTorch {version} sees {seen}",
+            device=device,
+            version=torch.__version__,
+            seen=seen,
+            hint="Check nvidia-smi and the driver, or set `device: cpu`",
             cause="no_cuda",
         )

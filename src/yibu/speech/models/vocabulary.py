@@ -14,7 +14,6 @@ from enum import IntEnum
 from pathlib import Path
 
 from yibu.errors import VerificationError
-from yibu.messages import tr
 from yibu.speech.checkpoints.protobuf import fields
 
 SPACE = "\u2581"
@@ -78,11 +77,9 @@ class Vocabulary:
         if tokens.exists():
             return cls.read_tokens(tokens)
         raise VerificationError(
-            tr(
-                "{directory}: no sentencepiece model (*.model) and no tokens.json in it",
-                directory=directory,
-            ),
-            hint=tr("Download the model again: chn_jpn_yue_eng_ko_spectok.bpe.model belongs to it"),
+            "{directory}: no sentencepiece model (*.model) and no tokens.json in it",
+            directory=directory,
+            hint="Download the model again: chn_jpn_yue_eng_ko_spectok.bpe.model belongs to it",
         )
 
     @classmethod
@@ -92,13 +89,14 @@ class Vocabulary:
             pieces = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise VerificationError(
-                tr("{path}: not a readable list of tokens: {error}", path=path, error=error),
-                hint=tr("Download it again"),
+                "{path}: not a readable list of tokens: {error}",
+                path=path,
+                error=error,
+                hint="Download it again",
             ) from error
         if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
             raise VerificationError(
-                tr("{path}: a list of strings expected", path=path),
-                hint=tr("Download the model again"),
+                "{path}: a list of strings expected", path=path, hint="Download the model again"
             )
         special = {"<unk>": Kind.UNKNOWN, "<s>": Kind.CONTROL, "</s>": Kind.CONTROL}
         return cls(tuple(pieces), tuple(special.get(piece, Kind.NORMAL) for piece in pieces))
@@ -119,11 +117,13 @@ class Vocabulary:
                     kinds.append(Kind(kind))
         except (OSError, ValueError, KeyError) as error:
             raise VerificationError(
-                tr("{path}: not a readable sentencepiece model: {error!r}", path=path, error=error),
-                hint=tr("Download the model again"),
+                "{path}: not a readable sentencepiece model: {error!r}",
+                path=path,
+                error=error,
+                hint="Download the model again",
             ) from error
         if not pieces:
             raise VerificationError(
-                tr("{path}: no pieces in it", path=path), hint=tr("Download the model again")
+                "{path}: no pieces in it", path=path, hint="Download the model again"
             )
         return cls(tuple(pieces), tuple(kinds))

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import EngineStartError, UnsupportedError, UsageError
-from yibu.messages import tr
 from yibu.speech.answers.formats import compression_ratio
 from yibu.speech.types import SAMPLE_RATE, Options, Recognized, Samples, Segment, Word
 
@@ -116,25 +115,21 @@ class WhisperRecognizer:
         for file in ("model.bin", "config.json", "tokenizer.json"):
             if not (directory / file).is_file():
                 raise UnsupportedError(
-                    tr(
-                        "{directory} has no {file}: a whisper model in CTranslate2's layout has",
-                        directory=directory,
-                        file=file,
-                    ),
-                    hint=tr("ct2-transformers-converter makes it with --copy_files tokenizer.json"),
+                    "{directory} has no {file}: a whisper model in CTranslate2's layout has",
+                    directory=directory,
+                    file=file,
+                    hint="ct2-transformers-converter makes it with --copy_files tokenizer.json",
                 )
         kind, _, index = device.partition(":")
         try:
             supported = ctranslate2.get_supported_compute_types(kind)
         except (RuntimeError, ValueError) as error:  # no driver, no such device
             raise EngineStartError(
-                tr(
-                    "device {device}: CTranslate2 {version} cannot use it: {error}",
-                    device=device,
-                    version=ctranslate2.__version__,
-                    error=error,
-                ),
-                hint=tr("Check nvidia-smi and the driver, or set `device: cpu`"),
+                "device {device}: CTranslate2 {version} cannot use it: {error}",
+                device=device,
+                version=ctranslate2.__version__,
+                error=error,
+                hint="Check nvidia-smi and the driver, or set `device: cpu`",
                 cause="no_cuda",
             ) from error
         compute_type = _compute_type(precision, kind, supported)
@@ -149,8 +144,10 @@ class WhisperRecognizer:
             )
         except (RuntimeError, ValueError) as error:  # CTranslate2's words for damaged files
             raise UnsupportedError(
-                tr("{directory} cannot be loaded: {error}", directory=directory, error=error),
-                hint=tr("The download may be damaged: yibu pull it again"),
+                "{directory} cannot be loaded: {error}",
+                directory=directory,
+                error=error,
+                hint="The download may be damaged: yibu pull it again",
             ) from error
         chosen = next(key for key, value in _COMPUTE_TYPES.items() if value == compute_type)
         return cls(model, name=directory.name, precision=chosen, on_cpu=kind == "cpu")
@@ -327,23 +324,19 @@ def _compute_type(precision: str, device: str, supported: set[str]) -> str:
         return chosen
     if precision not in _COMPUTE_TYPES:
         raise UsageError(
-            tr(
-                "The precision {precision!r} is not known; it can be auto, {types}",
-                precision=precision,
-                types=", ".join(_COMPUTE_TYPES),
-            )
+            "The precision {precision!r} is not known; it can be auto, {types}",
+            precision=precision,
+            types=", ".join(_COMPUTE_TYPES),
         )
     compute_type = _COMPUTE_TYPES[precision]
     if compute_type not in supported:
         usable = [key for key, value in _COMPUTE_TYPES.items() if value in supported]
         raise UnsupportedError(
-            tr(
-                "This {device} cannot compute whisper in {precision}; it can in {usable}",
-                device=device,
-                precision=precision,
-                usable=", ".join(usable),
-            ),
-            hint=tr("Leave precision at auto"),
+            "This {device} cannot compute whisper in {precision}; it can in {usable}",
+            device=device,
+            precision=precision,
+            usable=", ".join(usable),
+            hint="Leave precision at auto",
         )
     return compute_type
 

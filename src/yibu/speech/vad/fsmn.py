@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from yibu.errors import UnsupportedError, VerificationError
-from yibu.messages import tr
 from yibu.speech.checkpoints.config import read_config, section
 from yibu.speech.checkpoints.pytorch import Weights, read_checkpoint
 from yibu.speech.features import (
@@ -141,14 +140,12 @@ class FsmnVad:
         for key, expected in shape.items():
             if encoder.get(key) != expected:
                 raise UnsupportedError(
-                    tr(
-                        "{directory}: encoder_conf.{key} is {found!r}, {expected} expected",
-                        directory=directory,
-                        key=key,
-                        found=encoder.get(key),
-                        expected=expected,
-                    ),
-                    hint=tr("Use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch"),
+                    "{directory}: encoder_conf.{key} is {found!r}, {expected} expected",
+                    directory=directory,
+                    key=key,
+                    found=encoder.get(key),
+                    expected=expected,
+                    hint="Use iic/speech_fsmn_vad_zh-cn-16k-common-pytorch",
                 )
         network = _network(directory, encoder)
         rules = section(
@@ -190,12 +187,10 @@ def _network(directory: Path, encoder: dict[str, Any]) -> FsmnNetwork:
         network.silence(np.zeros((1, _WIDTH * MEL_BINS), np.float32), network.memory())
     except (LookupError, ValueError, TypeError) as error:
         raise VerificationError(
-            tr(
-                "{path} does not hold the network of the config beside it: {error}",
-                path=path,
-                error=error,
-            ),
-            hint=tr("Download the VAD model again"),
+            "{path} does not hold the network of the config beside it: {error}",
+            path=path,
+            error=error,
+            hint="Download the VAD model again",
         ) from error
     return network
 
