@@ -33,8 +33,8 @@ import psutil
 
 from yibu.environments import toolchain
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.specs import SPECS
+from yibu.environments.uv_settings import UvSettings
 from yibu.node.machine.hardware import probe
 from yibu.paths import Paths
 
@@ -149,7 +149,7 @@ class Bench:
     def _need_environment(self, name: str) -> None:
         environments = EnvironmentManager(
             Paths.from_env(os.environ).environments,
-            IndexSettings.from_pip(os.environ),
+            UvSettings.from_pip(os.environ),
             env=os.environ,
         )
         if (environments.path(name) / "yibu-environment.json").is_file():

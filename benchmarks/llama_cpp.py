@@ -30,7 +30,7 @@ from yibu.config import ModelConfig
 from yibu.engines.base import Binding
 from yibu.engines.llama_cpp import LlamaCpp
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 from yibu.paths import Paths
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
 
@@ -132,7 +132,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     manager = EnvironmentManager(
-        arguments.environments, IndexSettings.from_pip(os.environ), env=os.environ
+        arguments.environments, UvSettings.from_pip(os.environ), env=os.environ
     )
     python = manager.ensure("llama.cpp")
     slots = max(arguments.streams)

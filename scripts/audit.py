@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 
 _CORE = str(Path(__file__).parents[1] / "requirements/core.lock")
 _MINUTES = 2
@@ -30,7 +30,7 @@ def main(locks: Sequence[str]) -> int:
 
 
 def audited(lock: Path) -> int:
-    env = {**os.environ, **IndexSettings.from_pip(os.environ).uv_environment(os.environ)}
+    env = {**os.environ, **UvSettings.from_pip(os.environ).uv_environment(os.environ)}
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "report.json"
         words = [sys.executable, "-m", *_ASK.split(), "-r", str(lock), "--output", str(report)]

@@ -16,11 +16,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 
 
 def main(arguments: list[str]) -> int:
-    env = {**os.environ, **IndexSettings.from_pip(os.environ).uv_environment(os.environ)}
+    env = {**os.environ, **UvSettings.from_pip(os.environ).uv_environment(os.environ)}
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
     if subprocess.run([*uv, *arguments], env=env, check=False).returncode == 0:
         return 0

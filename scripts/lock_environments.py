@@ -18,9 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.specs import SPECS
 from yibu.environments.uv import uv_binary
+from yibu.environments.uv_settings import UvSettings
 
 LOCKS = Path(__file__).parents[1] / "src/yibu/environments/locks"
 LOWEST_PYTHON = "3.11"
@@ -41,7 +41,7 @@ def compile_lock(name: str, *, upgrade: bool) -> str:
         command += ["--overrides", f"{name}.overrides"]
     # An extra index may have one wheel of a package where the index has one for each platform and
     # Python: its hash alone would stand in the lock, which then serves this machine only.
-    index = dataclasses.replace(IndexSettings.from_pip(os.environ), extra_indexes=())
+    index = dataclasses.replace(UvSettings.from_pip(os.environ), extra_indexes=())
     cpu_torch = any(spec.cpu_torch for spec in SPECS.values() if spec.file == name)
     if not cpu_torch:
         # A folder that has torch's CPU build would bring it into the CUDA environment's lock.

@@ -96,9 +96,9 @@ def engine_cache() -> Path:
 def llama_cpp_python(engine_cache: Path) -> Path:
     """The interpreter of llama.cpp's environment, made by uv as ``yibu up`` makes it."""
     from yibu.environments.manager import EnvironmentManager  # not with few packages
-    from yibu.environments.pipconfig import IndexSettings
+    from yibu.environments.uv_settings import UvSettings
 
-    settings = IndexSettings.from_pip(os.environ)
+    settings = UvSettings.from_pip(os.environ)
     manager = EnvironmentManager(engine_cache / "environments", settings, env=os.environ)
     return manager.ensure("llama.cpp")
 

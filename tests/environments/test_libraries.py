@@ -16,7 +16,7 @@ from tiny_wheels import LocalSpec, build_wheel, locked
 from yibu.environments.elf import links
 from yibu.environments.libraries import how_to_install, missing, needed
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 from yibu.errors import EnvironmentSetupError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ELF is Linux's format")
@@ -74,7 +74,7 @@ def test_an_environment_is_refused_before_anything_is_fetched(tmp_path: Path) ->
     wheel = build_wheel(tmp_path / "wheels", "tiny", "1.0", {"tiny.py": b""})
     spec = LocalSpec("tiny", locked(wheel, "tiny", "1.0"), "tiny", system=(NOWHERE,))
     manager = EnvironmentManager(
-        tmp_path / "environments", IndexSettings(), env=os.environ, specs={"tiny": spec}
+        tmp_path / "environments", UvSettings(), env=os.environ, specs={"tiny": spec}
     )
     calls: list[Callable[[], object]] = [
         lambda: manager.require_libraries("tiny"),

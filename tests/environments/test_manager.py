@@ -22,10 +22,10 @@ from tiny_wheels import LocalSpec, build_wheel, locked
 import yibu
 from yibu.environments.disk import LIBRARIES, compiled_by
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgress
 from yibu.environments.specs import SPECS, environment_named, environments_of
 from yibu.environments.uv import UvCancelledError
+from yibu.environments.uv_settings import UvSettings
 from yibu.errors import EnvironmentSetupError, UsageError
 
 NAME = "tiny"
@@ -54,7 +54,7 @@ def make(tmp_path: Path, env: dict[str, str]) -> Callable[..., EnvironmentManage
     def build(spec: LocalSpec, directory: Path | None = None) -> EnvironmentManager:
         return EnvironmentManager(
             directory or tmp_path / "environments",
-            IndexSettings(),
+            UvSettings(),
             env=env,
             specs={spec.name: spec},
         )
@@ -112,7 +112,7 @@ def test_what_was_compiled_goes_with_its_environment(
 ) -> None:
     compiled = tmp_path / "compiled"
     manager = EnvironmentManager(
-        tmp_path / "environments", IndexSettings(), env=env, specs={NAME: spec}, compiled=compiled
+        tmp_path / "environments", UvSettings(), env=env, specs={NAME: spec}, compiled=compiled
     )
     python = manager.ensure(NAME, wheels=wheels)
     kept = compiled_by(compiled, python)
@@ -146,7 +146,7 @@ def test_the_link_follows_yibu(
     moved.mkdir(parents=True)
     (moved / "__init__.py").write_text("__version__ = 'moved'\n")
     manager = EnvironmentManager(
-        python.parents[2], IndexSettings(), env=env, package=moved, specs={NAME: spec}
+        python.parents[2], UvSettings(), env=env, package=moved, specs={NAME: spec}
     )
     assert manager.ensure(NAME) == python
     assert run(python, "import yibu; print(yibu.__version__)") == "moved"
@@ -338,11 +338,11 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tiny_wheels import LocalSpec
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 from yibu.errors import EnvironmentSetupError
 a = json.loads(sys.argv[1])
 spec = LocalSpec(a["name"], a["lock"], a["name"])
-manager = EnvironmentManager(Path(a["directory"]), IndexSettings(), env=a["env"],
+manager = EnvironmentManager(Path(a["directory"]), UvSettings(), env=a["env"],
                              specs={spec.name: spec})
 wheels = Path(a["wheels"]) if a["wheels"] else None
 try:

@@ -18,12 +18,12 @@ from yibu.environments import toolchain
 from yibu.environments.disk import site_packages
 from yibu.environments.libraries import how_to_install
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.programs import built_programs
 from yibu.environments.progress import EnvironmentProgress, ProgressReader
 from yibu.environments.source_build import TOOLS, cache_key, split_lock, variables
 from yibu.environments.specs import SPECS, EnvironmentSpec, SourceBuild
 from yibu.environments.uv import explain_failure
+from yibu.environments.uv_settings import UvSettings
 from yibu.errors import EnvironmentSetupError
 
 BUILDS = [spec for spec in SPECS.values() if spec.build is not None]
@@ -109,7 +109,7 @@ def source_archive(folder: Path, server: str) -> None:
 def compiled(tmp_path: Path, cache: Path, server: str) -> EnvironmentManager:
     """``llama.cpp-native`` made of that source, with the lock's tools from the index."""
     source_archive(tmp_path / "sources", server)
-    index = IndexSettings.from_pip(os.environ)
+    index = UvSettings.from_pip(os.environ)
     index = dataclasses.replace(index, find_links=(*index.find_links, str(tmp_path / "sources")))
     env = {**os.environ, "UV_CACHE_DIR": str(cache / "uv-builds")}
     manager = EnvironmentManager(tmp_path / "environments", index, env=env)
@@ -162,7 +162,7 @@ def test_nothing_is_fetched_where_the_compiler_is_missing(
     env = {"PATH": str(tmp_path), "HOME": str(tmp_path), "CUDA_HOME": str(tmp_path)}
     environments = tmp_path / "environments"
     with pytest.raises(EnvironmentSetupError, match=r"lacks a C and C\+\+ compiler") as refused:
-        EnvironmentManager(environments, IndexSettings(), env=env).ensure(spec.name)
+        EnvironmentManager(environments, UvSettings(), env=env).ensure(spec.name)
     assert refused.value.cause == "missing_toolchain"
     assert not environments.exists()
 

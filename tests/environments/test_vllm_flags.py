@@ -11,7 +11,7 @@ from tiny_wheels import LocalSpec, build_wheel, locked
 from yibu.engines.vllm.table import VllmFlags
 from yibu.environments.flag_tables import TABLE, chosen_flags
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 from yibu.errors import EnvironmentSetupError
 
 NAME = "vllm"
@@ -52,9 +52,7 @@ def manager(tmp_path: Path, env: dict[str, str], *versions: str) -> EnvironmentM
     built = [build_wheel(folder, NAME, version, FILES) for version in versions]
     build_wheel(folder, NAME, "9.9", {"vllm/__init__.py": b""})
     spec = LocalSpec(NAME, locked(built[0], NAME, versions[0]), NAME)
-    return EnvironmentManager(
-        tmp_path / "environments", IndexSettings(), env=env, specs={NAME: spec}
-    )
+    return EnvironmentManager(tmp_path / "environments", UvSettings(), env=env, specs={NAME: spec})
 
 
 def test_another_versions_flags_are_asked_once(tmp_path: Path, env: dict[str, str]) -> None:

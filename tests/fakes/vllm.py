@@ -14,8 +14,8 @@ from pathlib import Path
 from tests.planner.planner_files import write_safetensors
 from yibu.environments.disk import site_packages, write_record
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.specs import SPECS
+from yibu.environments.uv_settings import UvSettings
 
 _MODULE = """
 import argparse, os, shlex, sys
@@ -43,7 +43,7 @@ engine.main()
 
 def make_environment(environments: Path) -> Path:
     """A whole "vllm-cpu" environment below ``environments``; returns its interpreter."""
-    manager = EnvironmentManager(environments, IndexSettings(), env={})
+    manager = EnvironmentManager(environments, UvSettings(), env={})
     target = manager.path("vllm-cpu")
     venv.create(target, symlinks=True, with_pip=False)
     for name in ("openai/api_server.py", "cli/main.py"):

@@ -15,7 +15,7 @@ from tests.fakes.socks import SocksServer
 from tests.hub.conftest import WEIGHTS, Machine
 from tests.hub.wheel import make_wheel
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings as UvIndex
+from yibu.environments.uv_settings import UvSettings
 from yibu.errors import ConfigError, EnvironmentSetupError, HubUnreachableError
 from yibu.hub.reachability import check_reachability
 from yibu.hub.settings import IndexSettings
@@ -190,7 +190,7 @@ def test_uv_goes_through_it_and_names_it_when_it_is_dead(
     def manager(name: str, **variables: str) -> EnvironmentManager:
         env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "UV_CACHE_DIR": str(tmp_path / f"{name}-cache"),
                "UV_DEFAULT_INDEX": f"{INTERNAL}/simple", "UV_HTTP_RETRIES": "0", **variables}  # fmt: skip
-        return EnvironmentManager(tmp_path / name, UvIndex(), env=env, specs={"tiny": spec})
+        return EnvironmentManager(tmp_path / name, UvSettings(), env=env, specs={"tiny": spec})
 
     assert manager("alive", ALL_PROXY=url_of(socks, "socks5h")).ensure("tiny").exists()
     assert ("hub.internal", 80) in socks.asked

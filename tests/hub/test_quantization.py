@@ -13,7 +13,7 @@ import pytest
 from tests.hub.conftest import Machine
 from tests.planner.planner_files import LLAMA, gguf_bytes
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 from yibu.errors import DoesNotFitError, HubNotFoundError, VerificationError, YibuError
 from yibu.hub import quantization
 from yibu.hub.digest import Expected
@@ -27,7 +27,7 @@ from yibu.resolve import Resolver
 from yibu.resolve.quantization import by_plan
 
 GIB = 1 << 30
-RESOLVER = Resolver(EnvironmentManager(Path("/nowhere"), IndexSettings(), env={}))
+RESOLVER = Resolver(EnvironmentManager(Path("/nowhere"), UvSettings(), env={}))
 REPO = "org/Tiny-GGUF"
 
 

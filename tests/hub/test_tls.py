@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.fakes.hub_server import HubServer
 from tests.hub.conftest import REPO, WEIGHTS, Machine
 from tests.hub.wheel import make_wheel
-from yibu.environments.pipconfig import IndexSettings as UvIndex
+from yibu.environments.uv_settings import UvSettings
 from yibu.errors import ConfigError, HubError
 from yibu.hub.reachability import check_reachability
 from yibu.hub.settings import HubSettings, IndexSettings
@@ -199,7 +199,7 @@ def test_every_variable_of_other_programs_names_the_authority(
     for source in SOURCES:
         assert machine.store.pull(parse_source(source)).size >= len(WEIGHTS)
     # uv, which knows OpenSSL's variables alone, is told of the others.
-    told = {**env, **UvIndex().uv_environment(env)}
+    told = {**env, **UvSettings().uv_environment(env)}
     own = "SSL_CERT_DIR" if "folder" in value else "SSL_CERT_FILE"
     assert told[own].endswith(value.format(file=authority.bundle, folder=folder).split(":")[-1])
 

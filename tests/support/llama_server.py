@@ -18,9 +18,9 @@ import pytest
 
 from yibu.cli.progress import describe_environment
 from yibu.environments.manager import EnvironmentManager
-from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.programs import built_programs
 from yibu.environments.progress import EnvironmentProgress
+from yibu.environments.uv_settings import UvSettings
 
 WAYS = ("packaged", "llama-server")
 """The two ways in which yibu runs llama.cpp: its packaged build, and a program."""
@@ -32,7 +32,7 @@ _PORTABLE = f"-DGGML_NATIVE=OFF {_RELEASE.format('C')} {_RELEASE.format('CXX')}"
 def environments(cache: Path) -> EnvironmentManager:
     """A directory of its own: in a home's, yibu would take it for every GGUF model."""
     env = {**os.environ, "CMAKE_ARGS": _PORTABLE}
-    return EnvironmentManager(cache / "llama-server", IndexSettings.from_pip(os.environ), env=env)
+    return EnvironmentManager(cache / "llama-server", UvSettings.from_pip(os.environ), env=env)
 
 
 def program(cache: Path) -> Path | None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import ProgressReader
 from yibu.environments.source_build import (
     TOOLS,
@@ -18,6 +17,7 @@ from yibu.environments.source_build import (
 )
 from yibu.environments.specs import EnvironmentSpec, SourceBuild
 from yibu.environments.uv import WHEELS_HINT, UvFailedError, run_uv
+from yibu.environments.uv_settings import UvSettings
 from yibu.messages import filled, tr
 from yibu.pipconfig import PYPI
 from yibu.proxies import Proxies
@@ -41,7 +41,7 @@ class Installer:
 
     directory: Path
     """Where environments are; uv runs there."""
-    index: IndexSettings
+    index: UvSettings
     env: Mapping[str, str]
 
     def install(

@@ -36,10 +36,10 @@ from yibu.environments.disk import (
     write_record,
 )
 from yibu.environments.installer import Installer, Job
-from yibu.environments.pipconfig import IndexSettings
 from yibu.environments.progress import EnvironmentProgressCallback, ProgressReader
 from yibu.environments.specs import SPECS, EnvironmentSpec
 from yibu.environments.uv import UvCancelledError
+from yibu.environments.uv_settings import UvSettings
 from yibu.errors import EnvironmentSetupError, UsageError
 from yibu.files import write_whole
 from yibu.units import sizes_apart
@@ -60,7 +60,7 @@ class EnvironmentManager:
     def __init__(
         self,
         directory: Path,
-        index: IndexSettings,
+        index: UvSettings,
         *,
         env: Mapping[str, str],
         package: Path | None = None,

@@ -111,11 +111,11 @@ def open_store(context: Context, *, offline: bool = False, machine: Machine | No
 def open_environments(context: Context) -> EnvironmentManager:
     """The environments of this home, with pip's own settings handed on to uv."""
     from yibu.environments.manager import EnvironmentManager
-    from yibu.environments.pipconfig import IndexSettings
+    from yibu.environments.uv_settings import UvSettings
 
     return EnvironmentManager(
         context.paths.environments,
-        IndexSettings.from_pip(context.env),
+        UvSettings.from_pip(context.env),
         env=context.env,
         compiled=context.paths.compiled,
     )

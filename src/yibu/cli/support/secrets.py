@@ -24,7 +24,7 @@ def register_known(context: Context, config: Config | None, state: Any) -> None:
     """Have every secret that this home knows of masked from here on, wherever it stands: of the
     environment, the hubs, the package indexes, the configuration and the node's state."""
     from yibu.config.keys import load_keys
-    from yibu.environments.pipconfig import IndexSettings
+    from yibu.environments.uv_settings import UvSettings
     from yibu.hub.settings import HubSettings
 
     register_environment(context.env)
@@ -36,7 +36,7 @@ def register_known(context: Context, config: Config | None, state: Any) -> None:
     with contextlib.suppress(YibuError, OSError):
         HubSettings.from_env(context.env)
     with contextlib.suppress(YibuError, OSError):
-        IndexSettings.from_pip(context.env)
+        UvSettings.from_pip(context.env)
     if config is not None:
         register(*config.gateway.api_keys)
         with contextlib.suppress(YibuError, OSError):

@@ -12,18 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from yibu.speech.types import SAMPLE_RATE, Endpointing, Samples, Segment, UtteranceDetector
+from yibu.speech.vad.silero_frames import FRAME, MIN_SPEECH_FRAMES, SileroFrames
+from yibu.speech.vad.silero_live import SileroUtterances
 
-FRAME = 512
-"""Samples, 32 ms: what the model was trained on."""
-_CONTEXT = 64
-"""Samples of the frame before, which the model sees again."""
 _SPEECH, _SILENCE = 0.5, 0.35
 """Probabilities at which speech begins and ends."""
 _PAD = int(0.4 * SAMPLE_RATE)
-MIN_SPEECH_FRAMES = 3
 MAX_SECONDS = 29.0
 _MAX = int(MAX_SECONDS * SAMPLE_RATE)
 _ENDING_PAUSES = ((12.0, 2.0), (20.0, 0.7), (MAX_SECONDS, 0.3))
@@ -56,33 +52,7 @@ class SileroVad:
         return SileroSession(self._model)
 
     def utterances(self, endpointing: Endpointing) -> UtteranceDetector:
-        from yibu.speech.vad.silero_live import SileroUtterances
-
         return SileroUtterances(self._model, endpointing)
-
-
-class SileroFrames:
-    """The probabilities of speech along one stream."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._hidden = np.zeros((1, 1, 128), np.float32)
-        self._cell = np.zeros((1, 1, 128), np.float32)
-        self._context = np.zeros(_CONTEXT, np.float32)
-
-    def infer(self, samples: Samples) -> list[float]:
-        """One for each of the next frames; ``samples`` are whole frames."""
-        if not len(samples):
-            return []
-        frames = samples.reshape(-1, FRAME)
-        before = np.concatenate([self._context[None], frames[:-1, -_CONTEXT:]])
-        self._context = frames[-1, -_CONTEXT:].copy()
-        outputs: list[npt.NDArray[np.float32]] = self._model.run(
-            None,
-            {"input": np.hstack([before, frames]), "h": self._hidden, "c": self._cell},
-        )
-        self._hidden, self._cell = outputs[1], outputs[2]
-        return [float(value) for value in outputs[0].reshape(-1)]
 
 
 class SileroSession:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from yibu.speech.types import SAMPLE_RATE, Endpointing, Samples, Segment, SpeechBegan
-from yibu.speech.vad.silero import FRAME, MIN_SPEECH_FRAMES, SileroFrames
+from yibu.speech.vad.silero_frames import FRAME, MIN_SPEECH_FRAMES, SileroFrames
 
 _MAX = int(29.0 * SAMPLE_RATE)
 """Whisper's window, less the paddings."""

@@ -17,7 +17,7 @@ from yibu.redaction import register_urls
 
 
 @dataclass(frozen=True, slots=True)
-class IndexSettings:
+class UvSettings:
     """Where packages come from. URLs may hold credentials, so they are kept out of ``repr``."""
 
     default_index: str | None = field(default=None, repr=False)
@@ -31,7 +31,7 @@ class IndexSettings:
     @classmethod
     def from_pip(
         cls, env: Mapping[str, str], prefix: Path = Path(sys.prefix), etc: Path = Path("/etc")
-    ) -> IndexSettings:
+    ) -> UvSettings:
         """Read pip's effective settings; a file that cannot be read is passed over, as pip does.
 
         ``prefix`` is the interpreter whose ``pip.conf`` counts as the site's, ``etc`` the machine's.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from yibu.environments.pipconfig import IndexSettings
+from yibu.environments.uv_settings import UvSettings
 
 
 @pytest.fixture
@@ -17,10 +17,10 @@ def user(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(user: Path, **env: str) -> IndexSettings:
+def read(user: Path, **env: str) -> UvSettings:
     # XDG_CONFIG_DIRS moves the global files away from this machine's own.
     base = {"HOME": str(user), "XDG_CONFIG_DIRS": str(user / "xdg")}
-    return IndexSettings.from_pip({**base, **env}, prefix=user / "prefix", etc=user / "etc")
+    return UvSettings.from_pip({**base, **env}, prefix=user / "prefix", etc=user / "etc")
 
 
 def write(file: Path, text: str) -> Path:
@@ -31,7 +31,7 @@ def write(file: Path, text: str) -> Path:
 
 def test_nothing_configured_sets_nothing_but_the_strategy(user: Path) -> None:
     settings = read(user)
-    assert settings == IndexSettings()
+    assert settings == UvSettings()
     assert settings.uv_environment({}) == {"UV_INDEX_STRATEGY": "unsafe-best-match"}
 
 
