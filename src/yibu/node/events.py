@@ -1,4 +1,4 @@
-"""What happens in the node, told to whoever listens; a slow listener never holds the node up."""
+"""The node's events and who receives them; a slow listener never delays the node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was served before, models and settings, for ``yibu rollback``: one file, the owner's alone."""
+"""Previously served models and settings, for ``yibu rollback``: one file of mode 0600."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _KEPT = 10
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What was served until something was applied."""
+    """Models and settings that were served until an apply."""
 
     until: int
-    """Unix seconds."""
+    """When they were replaced, in Unix seconds."""
     models: tuple[ModelConfig, ...]
     settings: Settings
     """The gateway's."""
@@ -56,27 +56,27 @@ class Served:
 
 
 class History:
-    """Blocking, and used by one node at a time."""
+    """The stored history. Blocking; used by one node at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def push(self, models: Sequence[ModelConfig], settings: Settings) -> None:
-        """Something else is about to be served. Raises OSError where that cannot be written down."""
+        """Store what is about to be replaced. Raises OSError."""
         kept = self._read()
         until = max(int(time.time()), kept[-1].until + 1 if kept else 0)  # it names the set
         self._write([*kept, Served(until, tuple(models), settings)][-_KEPT:])
 
     def all(self) -> Sequence[Served]:
-        """Every set that is kept, the oldest first."""
+        """All entries, the oldest first."""
         return self._read()
 
     def last(self) -> Served | None:
-        """What was served before; None where nothing was applied."""
+        """The latest entry; None where nothing was applied."""
         return next(reversed(self._read()), None)
 
     def drop_last(self) -> None:
-        """It is served again."""
+        """Drop the latest entry: it is served again."""
         self._write(self._read()[:-1])
 
     def _read(self) -> list[Served]:

@@ -1,4 +1,4 @@
-"""What a node does over and over beside its engines: bound their logs, reap orphans."""
+"""The node's periodic work: rotating logs and reaping orphans."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GENERATIONS = 3
 """Configurations of a model whose logs are kept."""
 _log = logging.getLogger(__name__)
 _ORPHANS_EVERY = 5.0
-"""Seconds between two looks for orphans that died unseen."""
+"""Seconds between two looks for orphans that died unnoticed."""
 
 
 async def rotate_logs(files: Callable[[], Iterable[Path]], rotation: Rotation) -> None:

@@ -17,7 +17,7 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A process, which another one that gets its number later is not taken for."""
+    """A process identified by pid and start time, so that a reused pid is not mistaken for it."""
 
     pid: int
     started: str
@@ -25,11 +25,11 @@ class ProcessId:
 
     @classmethod
     def of(cls, pid: int) -> Self:
-        """The process that has this number now."""
+        """The process that has this pid now."""
         return cls(pid, (_stat(pid) or ("", ""))[1])
 
     def alive(self) -> bool:
-        """Whether it still runs; one that only waits to be reaped does not."""
+        """Whether it still runs; a zombie does not."""
         if not (_PROC / "self").exists():
             return _answers_signals(self.pid)
         found = _stat(self.pid)
@@ -56,13 +56,13 @@ def _stat(pid: int) -> tuple[str, str] | None:
 
 
 class HomeLock:
-    """The lock, held. The file has two lines: the node's process, and its holder's."""
+    """The held lock. The file has two lines: the node's process, and its holder's."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
 
     def note(self, holder: int | None) -> None:
-        """Write down whose it is, and which process starts the node again if it is killed."""
+        """Write the node's process and its holder's into the lock."""
         lines = [str(os.getpid())]
         if holder is not None:
             process = ProcessId.of(holder)

@@ -68,8 +68,8 @@ def size(path: Path) -> int:
 
 
 def has_room(directory: Path) -> bool:
-    """Whether some lines more can be written there. Blocking; it writes a block to find out, for
-    a quota shows in nothing else."""
+    """Whether some more lines can be written there. Blocking; it writes a block to find out, because
+    only that shows a quota."""
     try:
         with tempfile.TemporaryFile(dir=directory) as probe:
             probe.write(bytes(_BLOCK))
@@ -224,19 +224,19 @@ def _last_lines(path: Path, n: int, end: int | None) -> list[str]:
 
 @dataclass(slots=True)
 class Position:
-    """How far a follower has read, and the rotation that it knows of."""
+    """How far a follower has read, and in which rotation."""
 
     position: int
     rotated: tuple[int, int] | None
 
     @classmethod
     def now(cls, path: Path) -> Position:
-        """Behind the last whole line."""
+        """The position after the last whole line."""
         return cls(_last_line_end(path), _rotated_at(path))
 
     @classmethod
     def beginning(cls, path: Path) -> Position:
-        """Of the live file; what was rotated away is not read."""
+        """The beginning of the live file; rotated files are not read."""
         return cls(0, _rotated_at(path))
 
 
@@ -252,7 +252,7 @@ def _last_line_end(path: Path) -> int:
 
 
 class Follower:
-    """Reads what is written to a log, across rotations. A file that does not exist yet is waited for."""
+    """Reads new lines of a log, across rotations. Waits for a file that does not exist yet."""
 
     def __init__(self, path: Path, start: Position) -> None:
         self._path = path
@@ -266,7 +266,7 @@ class Follower:
 
 
 def news(path: Path, place: Position) -> bytes:
-    """What was written since ``place``, which is moved on."""
+    """What was written since ``place``, which is advanced."""
     try:
         with path.open("rb") as file:
             # Held against a rotation between the looks at the two files. The engine, which
@@ -287,7 +287,7 @@ def news(path: Path, place: Position) -> bytes:
 
 
 def _unread_generations(path: Path, place: Position) -> list[Path]:
-    """Files that were the live one when ``place`` was noted, or later; the oldest first."""
+    """Rotated files that were live when ``place`` was noted, or later; the oldest first."""
     known, place.rotated = place.rotated, _rotated_at(path)
     unread: list[Path] = []
     number = 1
@@ -305,7 +305,7 @@ def _rotated_at(path: Path) -> tuple[int, int] | None:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    """The same after a renaming, and different for a copy made later."""
+    """The file's identity: kept by a rename, different for a copy."""
     stat = path.stat()
     return stat.st_ino, stat.st_mtime_ns
 

@@ -32,7 +32,7 @@ _QUESTIONS = ("ping", "ps", "reserved", "access", "settings")
 
 
 class WentAwayError(NotRunningError):
-    """The node ended before it had answered."""
+    """The node ended before it answered."""
 
 
 class Client:
@@ -126,7 +126,7 @@ class Client:
         raise _broken(op)
 
     def _stopped(self) -> int | None:
-        """The node's process, where a signal has stopped it."""
+        """The node's pid if a signal has stopped it, else None."""
         pid = node_of(self._paths.node_lock)
         return pid if pid is not None and is_stopped(pid) else None
 
@@ -149,7 +149,7 @@ class Client:
         )
 
     def _connect(self) -> socket.socket:
-        """Connect; while a killed node is started again, or another takes its place, wait for it."""
+        """Connect; waits while a killed node is started again or another takes its place."""
         deadline = time.monotonic() + self._patience
         while True:
             try:

@@ -54,23 +54,23 @@ class Listeners(Protocol):
 
     def descriptors(self) -> list[int]: ...
     def pause(self) -> None:
-        """Accept nothing; connections wait in the socket, those that are open go on."""
+        """Stop accepting; new connections wait in the listening socket, open ones go on."""
 
     async def accept(self) -> None:
         """Accept again."""
 
     async def retire(self) -> None:
-        """Answer what the open connections still ask, until their clients have left."""
+        """Answer what open connections still ask, until their clients have left."""
 
 
 class Shared(Protocol):
-    """Limits and replicas while two nodes stand: one of them keeps account for both."""
+    """Limits and replicas while two nodes run: one of them counts for both."""
 
     def take_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Keep it for an old node too, until that is gone."""
+        """Count for an old node too, until it is gone."""
 
     def hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Ask the new node from now on."""
+        """Leave the counting to the new node from now on."""
 
     async def alone(self) -> None:
         """Wait until no old node asks any more."""
@@ -84,21 +84,21 @@ class GatewayHandle:
     """Empty until the gateway listens."""
     key: str | None = field(default=None, repr=False)
     hurry: Callable[[], None] = field(default=lambda: None, repr=False)
-    """Called when answers that are being sent shall not be waited for any longer."""
+    """Called when answers in progress need not be waited for any longer."""
     sync: Callable[[], Awaitable[None]] | None = None
-    """Writes what the gateway has counted, and takes up changed keys."""
+    """Writes the usage counted so far and reloads changed keys."""
     listeners: Listeners | None = None
     unwritten: Callable[[], dict[str, Any] | None] = field(default=lambda: None, repr=False)
-    """What of the usage is in memory only, because it cannot be written, and why."""
+    """The usage that could not be written yet, and why."""
     shared: Shared | None = None
     start: Callable[[float], Awaitable[str]] | None = None
-    """Listens as soon as the address is free, and gives the URL; raises ConfigError when it is
-    not within so many seconds. None where it listens from the start."""
+    """Listens as soon as the address is free, and returns the URL; raises ConfigError after that many
+    seconds. None where it listens from the start."""
 
     configure: Configure | None = None
-    """Has it serve by other settings; None where it has none."""
+    """Applies other settings to the gateway; None where it has none."""
     attach: Callable[[Control], None] = field(default=lambda _: None, repr=False)
-    """Gives the gateway what carries out the verbs, once there is one."""
+    """Gives the gateway the object that carries out verbs."""
 
     async def listen(self, patience: float) -> str:
         if self.start is not None:
@@ -113,7 +113,7 @@ class Stopping:
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     replaced: bool = False
-    """It stops because another node has taken its place, its engines with it."""
+    """Whether it stops because another node has taken its place and its engines."""
 
     def ask(self, *, hurry: bool = False) -> None:
         self.asked.set()
@@ -143,9 +143,9 @@ class Control:
         self._history = history
         self._upgrade = upgrade
         self.changing = 0
-        """Verbs that are being carried out."""
+        """Number of verbs being carried out."""
         self._settling = asyncio.Lock()
-        """Held while the settings, and what is kept of them, change."""
+        """Held while the settings and their history change."""
 
     async def answer(self, request: Mapping[str, Any], send: Send, hand: Hand) -> Any:
         """The result of one request; ``hand`` sends descriptors beside it.
@@ -237,8 +237,8 @@ class Control:
                 raise UsageError("the node knows no operation {op!r}", op=op)
 
     async def _apply(self, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
-        """Change the settings, take some models down and bring others up; what was served before can be
-        had back."""
+        """Change the settings, take some models down and bring others up; keeps what was served before
+        for a rollback."""
         configs = [model_config(data) for data in request["models"]]
         removed = list(request.get("remove", ()))
         rollback = bool(request.get("rollback"))
@@ -259,7 +259,8 @@ class Control:
     async def _change_settings(
         self, settings: Settings, secrets: Sequence[str], *, kept: bool
     ) -> None:
-        """Raises YibuError, having changed nothing; ``kept``: the history has the old ones."""
+        """Change the settings; ``kept``: the history already has the old ones. Raises YibuError, with
+        nothing changed."""
         try:
             await self.settings.change(settings, secrets)
         except BaseException:  # cancellation too: what was not replaced is no earlier set
@@ -270,7 +271,7 @@ class Control:
     async def _together(
         self, names: list[str], verbs: Sequence[Awaitable[None]], send: Send
     ) -> None:
-        """Carry verbs out at once, with their models' events; then raise the first error.
+        """Carry out verbs concurrently and forward their models' events; then raise the first error.
 
         What one model fails of does not stop the others.
         """

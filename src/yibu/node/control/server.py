@@ -23,7 +23,7 @@ from yibu.plain_errors import plain_error
 _log = logging.getLogger(__name__)
 _LINE_LIMIT = 4 << 20
 _FIRST_LINE = 10.0
-"""Seconds that a client has for its request."""
+"""Seconds a client has to send its request."""
 
 
 class ControlServer:
@@ -50,7 +50,7 @@ class ControlServer:
         )
 
     def close(self) -> None:
-        """Listen no more; who is connected goes on."""
+        """Stop listening; connected clients go on."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -114,7 +114,7 @@ async def _converse(
 
 
 async def _line(reader: asyncio.StreamReader) -> bytes | None:
-    """The request's line; None when the client left or sent more than a line may hold."""
+    """The request's line; None when the client left or sent more than the limit."""
     try:
         return await reader.readuntil(b"\n")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -141,8 +141,8 @@ async def _reply(control: Control, line: bytes, send: Send, hand: Hand) -> None:
 
 
 def _is_owner(writer: asyncio.StreamWriter) -> bool:
-    """Whether the peer runs as this user (or root): the kernel says so, on Linux. Elsewhere the
-    modes of the socket and its directory have to do."""
+    """Whether the peer runs as this user or root: the kernel tells, on Linux. Elsewhere the modes of
+    the socket and its directory must suffice."""
     peer = writer.get_extra_info("socket")
     if not sys.platform.startswith("linux"):
         return True

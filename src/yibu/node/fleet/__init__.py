@@ -1,1 +1,1 @@
-"""All models of a node: what is wanted, what runs, and who waits for it."""
+"""All models of a node: what is desired, what runs, and which requests wait."""

@@ -30,12 +30,11 @@ from yibu.routing import NO_DETAILS, ModelDetails
 _log = logging.getLogger(__name__)
 
 Note = Callable[[str], None]
-"""Takes a line worth telling the user."""
+"""Takes a line to show to the user."""
 
 
 class CancelledPullError(YibuError):
-    """Raised inside the pulling thread, by its progress callback, when the model is not wanted
-    any more."""
+    """Raised in the pulling thread by its progress callback when the model is no longer wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Deployer:
     ``phase_marks`` may block: they are called in threads."""
 
     pull: Callable[[str, ProgressCallback], LocalModel]
-    """A source to verified files; raises HubError and its children."""
+    """Downloads and verifies a source; raises HubError and its subclasses."""
     read_facts: Callable[[LocalModel], ModelFacts]
     foresee: Callable[[str], ModelFacts | None]
     """Facts of a source whose files are not here, from their headers; None where they are here, and
@@ -68,19 +67,19 @@ class Deployer:
     prepare: Callable[[ModelConfig, ModelFacts | None], Prepared]
     """Chooses the engine; raises UnsupportedError when none serves the model."""
     machine: Callable[[], Machine]
-    """What the machine has just now."""
+    """Measures the machine."""
     place: Callable[[Prepared, int, Machine, Beside], Resolved]
-    """The replica of that number, beside what is reserved for others and what comes up too. Quick,
-    for it is called in the event loop."""
+    """Places the replica of that number, beside what is reserved for others and for models that come up
+    too. Fast: it is called in the event loop."""
     ensure_environment: Callable[[str, Note], Path]
-    """An environment's name to its interpreter; raises EnvironmentSetupError."""
+    """The interpreter of an environment, made if needed; raises EnvironmentSetupError."""
     explain: Explain
     phase_marks: Callable[[str], Sequence[PhaseMark]]
-    """An engine's name to the lines with which the phases of its start begin."""
+    """The log lines that mark the phases of an engine's start, by the engine's name."""
     in_use: Callable[[str], AbstractContextManager[object]]
-    """While it is open, the files of that source are not removed from the store."""
+    """A context in which the files of that source are not removed from the store."""
     offline: Deployer | None = None
-    """The same without a network, for models that ask for it."""
+    """The same without a network, for models configured as offline."""
 
     async def get(
         self,
@@ -122,8 +121,8 @@ class Deployer:
         note: Note,
         enter: Note,
     ) -> LaunchSpec:
-        """What a placed replica runs, with its environment made and its further files fetched; as
-        :meth:`get`."""
+        """The launch spec of a placed replica, with its environment and further files in place;
+        arguments as :meth:`get`."""
         if config.offline and self.offline is not None:
             again = self.offline
             return await again.spec(config, fetched, launch, placement, on_progress, note, enter)
@@ -156,7 +155,7 @@ class Deployer:
         )
 
     def rehearse(self, fetched: Fetched) -> tuple[LaunchPlan, Placement]:
-        """Where the model would run, if nothing else did. Blocking.
+        """Where the model would run if nothing else did. Blocking.
 
         Raises:
             DoesNotFitError: it does not fit on this machine at all.
@@ -168,7 +167,7 @@ class Deployer:
     async def _foresee(
         self, config: ModelConfig, foreseen: Callable[[ModelFacts | None], None]
     ) -> None:
-        """Tell what this model will need, before its files are here."""
+        """Report the model's facts before its files are here."""
         try:
             facts = await asyncio.to_thread(self.foresee, config.source)
         except YibuError as error:
@@ -188,7 +187,7 @@ class Deployer:
 
 
 class _Telling:
-    """Lets threads tell the event loop something, for as long as somebody wants to know."""
+    """Passes messages from threads to the event loop, for as long as somebody listens."""
 
     def __init__(self, config: ModelConfig, on_progress: ProgressCallback, note: Note) -> None:
         self._name = config.name

@@ -1,4 +1,4 @@
-"""One generation of a model: what was found out about it, its replicas, and how that is shown."""
+"""One generation of a model: its facts, its replicas, and how they are shown."""
 
 from __future__ import annotations
 
@@ -57,27 +57,27 @@ class Deployment:
         self.replicas: dict[int, Replica] = {}
         self.fetched: Fetched | None = None
         self.launches: dict[int, LaunchPlan] = {}
-        """The command of each replica, as placing it made it."""
+        """The launch plan of each replica, as placement made it."""
         self.error: YibuError | None = None
         """Why there are no replicas."""
         self.failure: Failure | None = None
         self.spec: LaunchSpec | None = None
-        """What its latest replica runs."""
+        """The launch spec of its latest replica."""
         self.waiting: State = "pending"
-        """The state while there are no replicas."""
+        """The state shown while there are no replicas."""
         self._deployer = deployer
         self._host = host
         self._bus = bus
         self._timeline = Timeline()
         self._held = contextlib.ExitStack()
         self._sources: set[str] = set()
-        """What is held against removal from the store."""
+        """Sources held against removal from the store."""
         self._route: Route | None = None
         self._shown: tuple[State, str | None] = ("pending", None)
         self._replaced = False
         self._phases_shown: dict[str | None, str | None] = {}
         self._came_up: set[str] = set()
-        """Replicas whose latest start has ended, well or not."""
+        """Replicas whose latest start has ended, successfully or not."""
 
     # What is shown of it.
 
@@ -111,13 +111,13 @@ class Deployment:
 
     @property
     def phase(self) -> str | None:
-        """What it does just now to come up; None when it is up, or is not coming up."""
+        """The phase of its start; None when it is up or not starting."""
         starting = (r.timeline.current for r in self.replicas.values() if r.state == "starting")
         return self._timeline.current or next((phase for phase in starting if phase), None)
 
     @property
     def phases(self) -> dict[str, float]:
-        """Seconds of each phase of the latest start; of the replica that took longest."""
+        """Seconds of each phase of the latest start; of several replicas, the slowest."""
         now = time.monotonic()
         starts = [replica.timeline.seconds(now) for replica in self.replicas.values()]
         longest = max(starts, key=lambda seconds: sum(seconds.values()), default={})
@@ -125,7 +125,7 @@ class Deployment:
 
     @property
     def route(self) -> Route:
-        """As the gateway sees it; made anew only when something has changed."""
+        """The gateway's view of it; rebuilt only after a change."""
         if self._route is None:
             spec = self.spec
             plan = spec.plan if spec else None
@@ -150,7 +150,7 @@ class Deployment:
         return self._route
 
     def adjust(self, config: ModelConfig) -> None:
-        """It is served with other settings, of which its engines know nothing."""
+        """Use a configuration that differs only in what the engines do not see."""
         self.config, self._route = config, None
 
     # The way to a replica.
@@ -181,7 +181,7 @@ class Deployment:
             self._timeline.end(time.monotonic())
 
     async def spec_of(self, number: int, placement: Placement) -> LaunchSpec:
-        """What a replica runs that was placed; its environment and further files are there then.
+        """The launch spec of a placed replica; its environment and further files exist then.
 
         Raises:
             YibuError: they cannot be had.
@@ -210,13 +210,13 @@ logs=self._host.paths.logs
         return spec
 
     def _hold(self, *sources: str) -> None:
-        """Keep models that are in use from being removed from the store."""
+        """Keep the sources in use from being removed from the store."""
         for source in filter(None, sources):
             self._held.enter_context(self._deployer.in_use(source))
             self._sources.add(source)
 
     def hold_adopted(self, spec: LaunchSpec) -> None:
-        """The same for an engine that runs already, held or not."""
+        """Keep the source of an adopted engine from being removed."""
         self.spec = spec
         try:
             self._hold(self.config.source, *spec.plan.extra_sources.values())
@@ -224,18 +224,18 @@ logs=self._host.paths.logs
             _log.warning("%s: its files cannot be held against removal: %s", self.name, error)
 
     def close(self) -> None:
-        """Nothing of it runs any more."""
+        """Release the sources: nothing of it runs any more."""
         self._held.close()
 
     def save(self, *, started: bool) -> SavedModel:
-        """What the node that comes after this one has to know of it."""
+        """What the next node must know of it."""
         replicas = tuple(_saved(replica, number) for number, replica in self.replicas.items())
         return SavedModel(self.config, self.created, self.key[1], started, replicas)
 
     # Telling others.
 
     def refresh(self, desired: Desired | None) -> None:
-        """Show what the scheduler knows of it; None: another generation is the model now."""
+        """Show the scheduler's state of it; None: another generation serves now."""
         if desired is None:
             self._replaced = True
             return
@@ -252,7 +252,7 @@ logs=self._host.paths.logs
             self.show()
 
     def not_ready(self, retry_after: float) -> NotReadyError:
-        """What a request is told that it cannot serve."""
+        """The error for a request that it cannot serve now."""
         name, hint = self.name, self.hint
         if self.state == "unloaded" and not self.cause:
             text = tr("model {model!r} is not loaded", model=name)
@@ -266,12 +266,12 @@ logs=self._host.paths.logs
         return NotReadyError(text, hint=hint, retry_after=retry_after)
 
     def failed(self, error: YibuError) -> None:
-        """It has no replicas, and this is why."""
+        """Note why it has no replicas."""
         self.error = error
         self.failure = Failure(error.cause, time.time())
 
     def moved(self, replica: Replica) -> None:
-        """A replica is in another state, or in another phase of its start."""
+        """Show a replica's new state or phase."""
         if replica.state in ("ready", "failed"):
             self._came_up.add(replica.id)
         elif replica.id in self._came_up:  # another start, of which the download is no part
@@ -289,7 +289,7 @@ logs=self._host.paths.logs
         self.show()
 
     def show(self, waiting: State | None = None) -> None:
-        """Tell of the model's state, if it is another; ``waiting`` is that without replicas."""
+        """Publish the model's state if it changed; ``waiting`` is the state without replicas."""
         self.waiting = waiting or self.waiting
         self._route = None
         now = (self.state, self.cause)
@@ -305,7 +305,7 @@ logs=self._host.paths.logs
             )
 
     def waits_for(self, others: list[str]) -> None:
-        """It waits for memory."""
+        """Show that it waits for memory."""
         self.entered(WAIT)
         self.note(
             tr(
@@ -348,7 +348,7 @@ def _saved(replica: Replica, number: int) -> SavedReplica:
 
 
 def _silent(_text: str) -> None:
-    """For notes that were told already."""
+    """Ignore notes that were shown already."""
 
 
 def _when_ready(state: State, phases: dict[str, float]) -> dict[str, float]:

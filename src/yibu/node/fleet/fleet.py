@@ -55,7 +55,7 @@ class Fleet(Verbs):
         super().__init__(Runner(deployer, host, self._bus, self._changed))
         self._aliased: dict[str, str] = {}
         self._elsewhere: Successor | None = None
-        """Gives requests their replicas in the scheduler's stead."""
+        """The other node's scheduler, while that one grants replicas."""
         self._dirty = asyncio.Event()
         self._group = asyncio.TaskGroup()
         self._side_tasks: list[asyncio.Task[None]] = []
@@ -124,7 +124,7 @@ class Fleet(Verbs):
         return {one.id for _, left in found for one, _ in left}
 
     async def drain(self, timeout: float) -> bool:
-        """Take no more requests, and wait for those in flight; False when time ran out."""
+        """Refuse new requests and wait for those in flight; False on timeout."""
         self._scheduler.close()
         try:
             async with asyncio.timeout(timeout):
@@ -139,12 +139,12 @@ class Fleet(Verbs):
         return [each.name for each in self._runner.deployments.values() if each not in current]
 
     async def changed(self) -> None:
-        """Wait until there are none."""
+        """Wait until :meth:`changing` is empty."""
         while self.changing():
             await self._runner.changed_again()
 
     async def saved(self) -> None:
-        """Wait until the state file has what is known now."""
+        """Wait until the state file is up to date."""
         await self._saved.wait()
 
     # What is shown of it.
@@ -214,7 +214,7 @@ class Fleet(Verbs):
         return lease
 
     def _request(self, lease: Lease) -> None:
-        """Have it wait for a replica of this node's, or take it."""
+        """Ask for a replica: of this node's scheduler, or of the other node's."""
         runner = self._runner
         lease.scheduler = runner.scheduler
         replica = runner.scheduler.request(lease, time.monotonic())
@@ -224,16 +224,16 @@ class Fleet(Verbs):
     # While two nodes stand: yibu.node.fleet.shared.
 
     def expect(self) -> None:
-        """Give out no replica before an old node has said what it has in flight."""
+        """Grant no replica until an old node has reported its requests in flight."""
         self._elsewhere = Successor()
 
     def known(self) -> None:
-        """All that an old node had in flight is known, or lost: requests get this one's replicas."""
+        """Grant replicas: the old node's requests in flight are known, or lost."""
         if self._elsewhere is not None and not self._elsewhere.asked:
             self.alone()
 
     def alone(self) -> None:
-        """No other node gives replicas (any more): this one does."""
+        """Grant replicas here again: no other node does."""
         elsewhere, self._elsewhere = self._elsewhere, None
         for lease in elsewhere.gone() if elsewhere is not None else ():
             if not lease.waits:
@@ -251,7 +251,7 @@ class Fleet(Verbs):
             lease.given(supervisor)
 
     def take_over(self, channel: Channel) -> Predecessor:
-        """Give an old node's requests replicas."""
+        """Grant replicas to an old node's requests too."""
 
         def request(lease: Lease) -> None:
             if self._elsewhere is not None and self._elsewhere.asked:  # there is a third one by now
@@ -262,7 +262,7 @@ class Fleet(Verbs):
         return Predecessor(channel, self._runner, request)
 
     def hand_over(self, channel: Channel) -> None:
-        """Have a new node give this one's requests replicas, from now on."""
+        """Let a new node grant replicas to this one's requests, from now on."""
         self._elsewhere, now = Successor(channel), time.monotonic()
         waiting = self._scheduler.waiting()
         for waiter in waiting:
@@ -280,7 +280,7 @@ class Fleet(Verbs):
 
     @property
     def _supervisors(self) -> Sequence[Replica]:
-        """In the order of models and of their replicas' numbers."""
+        """Every supervisor, ordered by model and replica number."""
         return [
             replica
             for deployment in self._runner.deployments.values()

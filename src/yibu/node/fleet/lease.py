@@ -12,7 +12,7 @@ from yibu.node.scheduler import Waiter
 
 
 class Scheduler(Protocol):
-    """What gives a lease its replica: this node's, or another's."""
+    """Grants replicas to leases: this node's scheduler, or another node's."""
 
     def answered(self, lease: Lease, now: float, /) -> None: ...
 
@@ -49,7 +49,7 @@ class Lease(Waiter):
 
     @property
     def waits(self) -> bool:
-        """No replica answers it yet."""
+        """Whether it still waits for a replica."""
         return self.supervisor is None
 
     async def granted(self) -> None:
@@ -71,35 +71,35 @@ class Lease(Waiter):
             raise
 
     def outcome(self) -> asyncio.Future[None]:
-        """Done as soon as it has a replica, or gets none."""
+        """Done when a replica is granted or refused."""
         if self.future is None:
             self.future = asyncio.get_running_loop().create_future()
         return self.future
 
     def given(self, supervisor: Supervisor) -> None:
-        """This replica answers it."""
+        """Use this replica."""
         self.supervisor, self.found = supervisor, supervisor.endpoint
         supervisor.acquire(self)
 
     def progress(self) -> None:
-        """A byte of the answer came: this engine does not hang, however long its answers are."""
+        """Note that a part of the answer came: the engine does not hang, however long its answers are."""
         assert self.supervisor is not None
         self.supervisor.progressed()
 
     def release(self, *, failed: bool = False) -> None:
-        """The request ended; ``failed`` when the replica broke the connection."""
+        """End the request; ``failed`` when the replica broke the connection."""
         assert self.supervisor is not None
         assert self.scheduler is not None
         self.supervisor.release(self, failed=failed)
         self.scheduler.answered(self, time.monotonic())
 
     def refused(self, error: Exception) -> None:
-        """It gets none."""
+        """Refuse it with an error."""
         if not self.outcome().done():
             self.outcome().set_exception(error)
 
     def taken(self, supervisor: Supervisor) -> bool:
-        """This replica is free for it; False where nobody waits any more."""
+        """Offer this replica; False where the request no longer waits."""
         if self.future is not None and self.future.done():
             return False
         self.given(supervisor)

@@ -1,4 +1,4 @@
-"""Requests of an old node, which a new one's scheduler gives replicas.
+"""Requests of an old node, whose replicas a new node's scheduler grants.
 
 Messages over the channel of the upgrade (:mod:`yibu.channel`), once the new node serves:
 
@@ -34,8 +34,8 @@ _FIELDS = ("model", "key", "priority", "affinity", "slotless", "since", "deadlin
 
 
 class Successor:
-    """The scheduler of the node that replaces this one, as leases see one. Without a channel nobody is
-    asked yet: requests wait until it is known what an old node has in flight."""
+    """The new node's scheduler, as this node's leases see it. Without a channel requests wait until the
+    old node has reported what it has in flight."""
 
     def __init__(self, channel: Channel | None = None) -> None:
         self._channel = channel
@@ -44,11 +44,11 @@ class Successor:
 
     @property
     def asked(self) -> bool:
-        """It is the other node that gives replicas."""
+        """Whether the other node grants the replicas."""
         return self._channel is not None
 
     def request(self, lease: Lease) -> None:
-        """Have it wait for one of the other node's replicas."""
+        """Ask the other node for a replica."""
         lease.scheduler = self
         self._numbers[lease] = 0
         if self._channel is not None:
@@ -56,7 +56,7 @@ class Successor:
             self._channel.ask(message).add_done_callback(partial(self._heard, lease))
 
     def take(self, lease: Lease) -> None:
-        """One that this node's scheduler has given a replica."""
+        """Register a lease to which this node's scheduler has granted a replica."""
         assert self._channel is not None
         assert lease.supervisor is not None
         replica = lease.supervisor.id
@@ -64,13 +64,13 @@ class Successor:
         lease.scheduler, lease.supervisor = self, self._elsewhere(replica, lease.found)
 
     def answered(self, _lease: Lease, _now: float) -> None:
-        """The replica's release has told it."""
+        """Do nothing: the replica's release has told the other node."""
 
     def left(self, lease: Lease, _now: float) -> None:
         self._over(lease, failed=False)
 
     def gone(self) -> list[Lease]:
-        """The other node is, or has said what there is to know: the requests that wait or run."""
+        """Close the channel; returns the requests that wait or run."""
         self._channel, leases = None, list(self._numbers)
         self._numbers.clear()
         return leases
@@ -110,7 +110,7 @@ class Successor:
 
 @dataclass(slots=True)
 class _Elsewhere:
-    """A replica that another node supervises, and counts the requests of."""
+    """A replica that another node supervises and counts requests of."""
 
     id: str
     endpoint: Endpoint | None
@@ -118,14 +118,14 @@ class _Elsewhere:
     over: Callable[..., None]
 
     def acquire(self, request: object) -> None:
-        """The other node has given it."""
+        """Do nothing: the other node has granted it."""
 
     def release(self, request: object, *, failed: bool) -> None:
         self.over(request, failed=failed)
 
 
 class Predecessor:
-    """The old node, whose requests get this one's replicas."""
+    """The old node, whose requests use this node's replicas."""
 
     def __init__(self, channel: Channel, runner: Runner, request: Callable[[Lease], None]) -> None:
         self._channel, self._runner, self._request = channel, runner, request
@@ -145,12 +145,12 @@ class Predecessor:
             self._over(number, failed=message["failed"])
 
     def gone(self) -> None:
-        """What it had is over."""
+        """End everything it had in flight."""
         for number in list(self._leases):
             self._over(number, failed=False)
 
     def _occupied(self, number: int, lease: Lease, replica: str) -> None:
-        """What this node has never had, or has no more, is not counted."""
+        """Count a request of the old node on a replica, unless this node does not have that replica."""
         lease.scheduler = scheduler = self._runner.scheduler
         supervisor, now = self._runner.supervisors.get(replica), time.monotonic()
         if supervisor is not None and scheduler.occupied(replica, lease, now):

@@ -26,16 +26,16 @@ from yibu.node.scheduler.types import Desired, Generation
 
 T = TypeVar("T")
 _SAVE = 2.0
-"""Seconds that a model's start waits at most for its own record on disk."""
+"""Seconds a model's start waits at most until the state file has it."""
 
 
 class Verbs:
-    """Those of one node; the fleet is one."""
+    """The verbs of one node; the fleet extends it."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self._saved = asyncio.Event()
-        """The state file has what is known now."""
+        """Set when the state file is up to date."""
         self._saved.set()
         self._verbs: set[asyncio.Task[Any]] = set()
 
@@ -250,7 +250,7 @@ def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
 
 
 def _short(desired: Desired, error: YibuError) -> DoesNotFitError:
-    """Fewer replicas run than were asked for."""
+    """The error when fewer replicas run than were asked for."""
     name, running = desired.name, len(desired.living())
     return DoesNotFitError(
         "{running} of {replicas} replicas of {name} run: {error_message}",

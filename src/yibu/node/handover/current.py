@@ -1,4 +1,4 @@
-"""The gateway's settings that hold now, and how others take their place in a running node."""
+"""The gateway's current settings, and their replacement in a running node."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from yibu.node.handover.holder_link import HolderLink
 from yibu.redaction import register
 
 Configure = Callable[[Settings], Awaitable[None]]
-"""Has the gateway serve by other settings; raises ConfigError, having changed nothing, where it cannot."""
+"""Applies other settings to the gateway; raises ConfigError, with nothing changed."""
 
 
 class CurrentSettings:
-    """The one place that has the settings of a running node; changed as a whole, or not at all."""
+    """The settings of a running node; changed as a whole or not at all."""
 
     def __init__(self, settings: Settings, secrets: Iterable[str], link: HolderLink) -> None:
-        """``secrets`` are texts that no log may show: the keys, as far as they are known."""
+        """``secrets`` are the known keys, which no log may show."""
         self.value = settings
         self.handing_over = False
-        """Another node that has read them is about to take this one's place."""
+        """Whether another node has read them and is about to take over."""
         self._secrets = tuple(secrets)
         self._link = link
         self._configure: Configure | None = None
 
     def attach(self, configure: Configure | None) -> None:
-        """Have the gateway follow every change from now on."""
+        """Apply every later change to the gateway."""
         self._configure = configure
 
     def as_input(self) -> bytes:
-        """What a node that starts with them reads on its standard input."""
+        """The standard input of a node that starts with these settings."""
         return self.value.as_input(self._secrets)
 
     async def change(self, settings: Settings, secrets: Iterable[str]) -> None:
-        """Have these hold from now on, also in the node that comes after a crash of this one.
+        """Use these settings from now on, and in the node that is started after a crash of this one.
 
         Raises:
             ConfigError: they cannot be used.

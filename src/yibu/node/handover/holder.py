@@ -30,10 +30,10 @@ from collections.abc import Mapping, Sequence
 KEEP, SETTINGS, STOP, LEAVE = b"K", b"C", b"S", b"L"
 
 TRIES = 10
-"""Nodes in succession that listened for less than ``SHORT`` seconds, after which it is given up."""
+"""Short-lived nodes in a row (listening less than ``SHORT`` seconds) after which the holder gives up."""
 SHORT = 5.0
 _DELAYS = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before another start; the last counts for all that follow."""
+"""Seconds before each restart; the last one repeats."""
 _FIRST_FD = 3
 _MOST = 8
 """Descriptors in one message."""
@@ -69,7 +69,7 @@ class Holder:
             signal.signal(number, self._forward)
 
     def run(self) -> int:
-        """Run the node until it is over; its exit code."""
+        """Run nodes until one ends for good; its exit code."""
         short = 0
         while True:
             self._listens_since = None
@@ -97,7 +97,7 @@ class Holder:
                 return 128 - code if code < 0 else code
 
     def _live(self) -> int:
-        """One life of the node; its exit code, negative for a signal."""
+        """Run one node; its exit code, negative for a signal."""
         # A signal between the fork and the note of its pid would be heard by neither of the two.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         if self._stopping:  # told so before there was a node to tell
@@ -121,7 +121,7 @@ class Holder:
         return code
 
     def _become(self, given: Given, stdin: int) -> None:
-        """In the child: be the node."""
+        """In the child: execute the node."""
         try:
             signal.set_wakeup_fd(-1)
             for name in (*_SIGNALS, signal.SIGCHLD):
@@ -148,7 +148,7 @@ class Holder:
         os.execve(command[0], command, env)  # noqa: S606  (no shell is wanted)
 
     def _tell_settings(self, write: int) -> None:
-        """What the node reads on its standard input: all of this process's own, or what a node said since."""
+        """Write the node's standard input: this process's own, or what a node sent since."""
         if self._settings is None:
             with os.fdopen(0, "rb", closefd=False) as stdin:
                 self._settings = stdin.read()
@@ -178,7 +178,7 @@ class Holder:
                     return os.waitstatus_to_exitcode(status)
 
     def _hear(self, ours: socket.socket) -> bool:
-        """One byte of the node; False when no more will come."""
+        """Read a byte from the node; False at the end."""
         try:
             said, fds, _, _ = socket.recv_fds(ours, 1, _MOST)
         except ConnectionError:
@@ -197,7 +197,7 @@ class Holder:
         return bool(said)
 
     def _waited(self, seconds: float) -> bool:
-        """Whether nobody asked to stop meanwhile."""
+        """Sleep; whether nobody asked to stop meanwhile."""
         end = time.monotonic() + seconds
         while not self._stopping and (left := end - time.monotonic()) > 0:
             select.select([self._woken], [], [], left)
@@ -209,7 +209,7 @@ class Holder:
             os.kill(self._node, number)
 
     def _say(self, level: str, text: str) -> None:
-        """A line of the node's log, in its form."""
+        """Write a line in the form of the node's log."""
         now, name = time.time(), "yibu.node.handover.holder"
         local = time.localtime(now)
         if b'"log_format": "json"' in (self._settings or b""):

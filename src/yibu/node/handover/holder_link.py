@@ -16,15 +16,15 @@ _log = logging.getLogger(__name__)
 
 
 class HolderLink:
-    """Without a holder (``descriptor`` None) its methods do nothing."""
+    """The connection to the holder; without one (``descriptor`` None) its methods do nothing."""
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._socket = None if descriptor is None else socket.socket(fileno=descriptor)
         self.pid = None if descriptor is None else os.getppid()
-        """The holder's; None when there is none, or no more."""
+        """The holder's pid; None without a holder."""
 
     def watch(self, gone: Callable[[], None]) -> None:
-        """Notice that the holder is killed: call ``gone``, once."""
+        """Call ``gone`` once if the holder is killed."""
         if self._socket is None:
             return
         loop, fd = asyncio.get_running_loop(), self._socket.fileno()
@@ -42,11 +42,11 @@ class HolderLink:
         loop.add_reader(fd, ended)  # the holder says nothing: only its end is heard
 
     def keep(self, listeners: Sequence[int]) -> None:
-        """The node listens here: keep these, and start another node if this one is killed."""
+        """Hand over the listening sockets, so that the holder restarts a killed node with them."""
         self._send(lambda one: socket.send_fds(one, [holder.KEEP], listeners))
 
     def settings(self, data: bytes) -> None:
-        """Start the next node with these settings, if this one is killed."""
+        """Hand over the settings for the next node."""
         if self._socket is None:
             return
         # A file in memory, where the system has such: a pipe could be full, and the holder slow to read it.
@@ -57,11 +57,11 @@ class HolderLink:
             self._send(lambda one: socket.send_fds(one, [holder.SETTINGS], [file.fileno()]))
 
     def stopping(self) -> None:
-        """The node was told to stop."""
+        """Tell the holder that the node was asked to stop."""
         self._send(lambda one: one.sendall(holder.STOP))
 
     def leave(self) -> None:
-        """Another holder has the next node: this one ends."""
+        """Tell the holder to end: another one has the next node."""
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
         self._send(lambda one: one.sendall(holder.LEAVE))

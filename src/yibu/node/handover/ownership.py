@@ -25,11 +25,11 @@ class Ownership:
             self._decided.set()
 
     async def decided(self) -> bool:
-        """Whether the engines are this node's, as soon as that is decided."""
+        """Wait until it is decided whether the engines belong to this node."""
         await self._decided.wait()
         return bool(self.owned)
 
     def settle(self) -> None:
-        """A node that ends undecided never got the engines: the other one has them."""
+        """Decide that the other node has the engines, unless that is decided already."""
         if self.owned is None:
             self.decide(False)

@@ -1,1 +1,1 @@
-"""Bringing one engine up, and taking it down again with all that it left."""
+"""Starting one engine, and ending it with everything it left."""

@@ -84,17 +84,17 @@ class TemporaryDirectories:
     """
 
     registry: Path
-    """A directory of the node's, with one link for each engine that runs."""
+    """A directory of the node's with one link per running engine."""
 
     def path(self, marker: str) -> Path | None:
-        """Where the engine of that marker has its temporary files; None: it has no directory."""
+        """The temporary directory of an engine; None when it has none."""
         try:
             return self._entry(marker).readlink()
         except OSError:
             return None
 
     def make(self, marker: str) -> Path:
-        """Make it, private to this user.
+        """Make the engine's directory, private to this user.
 
         Raises:
             OSError: it cannot be made.
@@ -113,7 +113,7 @@ class TemporaryDirectories:
         return directory
 
     def remove(self, marker: str) -> None:
-        """Remove it with all that is in it; nothing happens where there is none."""
+        """Remove an engine's directory, if there is one."""
         directory = self.path(marker) or _parent() / f"{_PREFIX}{_launch(marker)}"
         if _is_own(directory):
             shutil.rmtree(directory, ignore_errors=True)
@@ -123,7 +123,7 @@ class TemporaryDirectories:
             self._entry(marker).unlink(missing_ok=True)
 
     def sweep(self, living: Collection[str]) -> int:
-        """Remove what belongs to none of these markers' engines; how many directories there were."""
+        """Remove directories of engines that are not among ``living``; how many there were."""
         spared = {_launch(marker) for marker in living}
         try:
             dead = [entry.name for entry in self.registry.iterdir() if entry.name not in spared]
@@ -148,7 +148,7 @@ def _parent() -> Path:
 
 
 def _is_own(directory: Path) -> bool:
-    """Whether it is what was made: whoever finds its name free in /tmp can take it."""
+    """Whether the directory was made by this user: anyone can take a free name in /tmp."""
     try:
         status = directory.lstat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Servers that yibu did not start: finding one, measuring it, and ending it whole.
+"""Servers that yibu did not start: finding, measuring and ending them.
 
 Nothing is ever signalled by its number or name alone: a server is known by pid and start time,
 has to be this user's and in this mount namespace, and no engine of a node's own.
@@ -43,15 +43,15 @@ class Foreign:
         return processes.alive(self.identity)
 
     def family(self) -> set[Identity]:
-        """It and all below it, those in sessions of their own too."""
+        """The process and all its descendants, those in other sessions too."""
         return processes.family(self.identity, processes.snapshot())
 
     def listens(self, port: int) -> bool | None:
-        """Whether it, or one below it, listens on ``port``; None where the system does not tell."""
+        """Whether it or a descendant listens on ``port``; None where the system does not tell."""
         return ports.listens(port, [identity.pid for identity in self.family()])
 
     def rss_bytes(self) -> int:
-        """Main memory that its end would free: pages shared between its processes count once."""
+        """Main memory freed by its end: pages shared between its processes count once."""
         total = 0
         for identity in self.family():
             try:
@@ -63,7 +63,7 @@ class Foreign:
 
 
 def look(pid: int) -> Foreign:
-    """The process of that number, whosever it is.
+    """The process with that pid, of any user.
 
     Raises:
         UsageError: it is gone, or this user may not look at it.
@@ -87,7 +87,7 @@ def look(pid: int) -> Foreign:
 
 
 def read(pid: int) -> Foreign:
-    """The process of that number, if this user may take it over.
+    """The process with that pid, if this user may take it over.
 
     Raises:
         UsageError: it is gone, another user's, in a container, or yibu's own.
@@ -122,7 +122,7 @@ def read(pid: int) -> Foreign:
 
 
 def every() -> list[Foreign]:
-    """Every process that :func:`read` would give, this command's own ancestors left out."""
+    """Every process that :func:`read` accepts, without this command's ancestors."""
     found = []
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for pid in psutil.pids():
@@ -136,7 +136,7 @@ def every() -> list[Foreign]:
 
 
 def topmost(servers: list[Foreign]) -> list[Foreign]:
-    """Those that are not below another: a forked worker has its parent's command line."""
+    """Those that are not descendants of another: a forked worker has its parent's command line."""
     below = {
         identity
         for server in servers

@@ -155,7 +155,7 @@ async def adopt(
 def found(
     host: Host, spec: LaunchSpec, replica: str, port: int, key: str, process: EngineProcess
 ) -> Running:
-    """An engine that an earlier node started and that is not asked for a token, because it sleeps."""
+    """An adopted engine that is not asked for a token, because it sleeps."""
     endpoint = endpoint_of(spec, replica, port, key, process)
     return Running(process, endpoint, None, Life.begin(host, replica))
 
@@ -163,7 +163,7 @@ def found(
 async def take_down(
     host: Host, spec: LaunchSpec, process: EngineProcess, port: int | None = None
 ) -> None:
-    """End the engine whole, then wait until its port and its GPU memory are free again.
+    """End the engine completely, then wait until its port and its GPU memory are free.
 
     ``port`` is None for an engine that never was ready: it may be another's. A cancellation waits
     until it is done. What another node owns by now is left alone.

@@ -29,7 +29,7 @@ _NAMES = re.compile(r"(?:psm_|sem\.|vllm_|torch_|nccl-)[^/]+")
 
 @dataclass(frozen=True, slots=True, order=True)
 class SharedFile:
-    """A file in /dev/shm, which another of the same name is not mistaken for."""
+    """A file in /dev/shm, identified beyond its name."""
 
     path: str
     device: int

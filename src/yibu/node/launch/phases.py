@@ -1,4 +1,4 @@
-"""How far a start has come: its phases, read from the engine's log while it is written."""
+"""The phases of an engine's start, read from its log while it is written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WAKE = "wake"
 IMPORTS = "imports"
 WARM_UP = "warm-up"
 START = "start"
-"""All of a start, for an engine whose log does not tell its phases."""
+"""The only phase of an engine whose log does not tell its phases."""
 
 _AT_ONCE = 1 << 20
-"""Bytes looked at in one go: what an engine wrote before the last of them is not waited for."""
+"""Bytes of the log read at once; earlier output is skipped."""
 
 
 class Timeline:
-    """Seconds that each phase took, in the order in which they came. Times are monotonic."""
+    """Seconds per phase, in order. Times are monotonic."""
 
     def __init__(self) -> None:
         self.current: str | None = None
@@ -34,26 +34,26 @@ class Timeline:
         self._since = 0.0
 
     def enter(self, phase: str, now: float) -> None:
-        """The phase begins, and the one before it ends."""
+        """Begin a phase and end the one before it."""
         self.end(now)
         self.current, self._since = phase, now
         self._seconds.setdefault(phase, 0.0)
 
     def end(self, now: float) -> None:
-        """Nothing more happens; a second call changes nothing."""
+        """End the last phase; a second call changes nothing."""
         if self.current is not None:
             self._seconds[self.current] += now - self._since
             self.current = None
 
     def end_start(self, now: float) -> None:
-        """As :meth:`end`, for the start of an engine: where its log, for which patterns are known,
-        said nothing (a log level of the user's), what it did until then was not imports alone."""
+        """End an engine's start: where a log with known patterns said nothing (a log level of the
+        user's), the time was not imports alone."""
         self.end(now)
         if IMPORTS in self._seconds and self._seconds.keys() <= {WAIT, IMPORTS, WARM_UP}:
             self._seconds = {START if p == IMPORTS else p: s for p, s in self._seconds.items()}
 
     def seconds(self, now: float) -> dict[str, float]:
-        """Of each phase; of the one that runs, so far."""
+        """Seconds of each phase; of the current one, so far."""
         shown = dict(self._seconds)
         if self.current is not None:
             shown[self.current] += now - self._since
@@ -75,11 +75,11 @@ class LogPhases:
 
     @property
     def first(self) -> str:
-        """What runs before anything is in the log."""
+        """The phase before anything is in the log."""
         return IMPORTS if self._marks else START
 
     def news(self) -> str | None:
-        """The phase that was entered since the last call, if any; of several the last."""
+        """The latest phase entered since the last call, if any."""
         *lines, self._rest = (self._rest + self._read()).split(b"\n")
         before = self._rank
         for line in lines:

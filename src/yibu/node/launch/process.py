@@ -31,9 +31,10 @@ from yibu.node.machine.processes import Identity, ProcessInfo
 
 _log = logging.getLogger(__name__)
 _PAUSES = (0.02, 0.04, 0.08, 0.16, 0.32)
-"""Seconds between looks at what still lives, each of which reads every process; the last one stays."""
+"""Seconds between looks at the remaining processes, each of which reads the whole process table; the
+last one repeats."""
 _NO_DESCRIPTOR = 0.5
-"""Seconds until a watch is tried again for which no file could be opened."""
+"""Seconds until a failed watch (no file descriptor) is tried again."""
 _CLOCK_MARGIN = 1.0
 
 
@@ -54,7 +55,7 @@ class EngineProcess:
         self._since = _started(identity)
         self._shared = set(shared)
         self._dying: set[Identity] = set()
-        """Orphans that count as zombies while threads of theirs still run, and hold memory."""
+        """Orphans that count as zombies while some of their threads still run and hold memory."""
         self._exited = asyncio.Event()
         self._watcher = asyncio.create_task(self._watch(), name=f"watch {marker}")
 
@@ -126,7 +127,7 @@ class EngineProcess:
 
     @property
     def shared(self) -> frozenset[SharedFile]:
-        """What :meth:`note_shared_memory` has found."""
+        """Files found by :meth:`note_shared_memory`."""
         return frozenset(self._shared)
 
     async def wait(self) -> int | None:
@@ -150,12 +151,12 @@ class EngineProcess:
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
     async def refresh(self) -> list[ProcessInfo]:
-        """Look at the whole tree now, and remember it for when it is to be ended."""
+        """Read the process tree now, and remember it for the end."""
         table = await asyncio.to_thread(processes.snapshot)
         return self._remember(table, processes.family(self.identity, table, self._seen))
 
     async def note_shared_memory(self) -> None:
-        """Remember what its processes made in shared memory, for when they are dead."""
+        """Remember the processes' files in shared memory, for when they are dead."""
         pids = [info.identity.pid for info in await self.refresh()]
         self._shared |= await asyncio.to_thread(leftovers.shared_files, pids, self._since)
 
@@ -198,7 +199,7 @@ class EngineProcess:
             self._reap()
 
     async def _end_orphans(self, grace: float) -> None:
-        """Ask those that the main process left behind, before they are killed."""
+        """Ask orphans of the main process to end, before they are killed."""
         for identity in await self._living():
             processes.send(identity, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
@@ -233,7 +234,7 @@ class EngineProcess:
             ) from None
 
     async def _living(self) -> set[Identity]:
-        """Every process of this engine that still runs, markers searched too."""
+        """Every process of this engine that still runs, found by marker too."""
         table, marked = await asyncio.to_thread(_scan, self.marker)
         self._seen |= marked.keys()
         infos = self._remember(table, processes.family(self.identity, table, self._seen))
@@ -290,7 +291,7 @@ class EngineProcess:
         self._exited.set()
 
     async def _pidfd(self) -> int | None:
-        """A descriptor of the main process, once there is one to be had; None: it has ended."""
+        """A pidfd of the main process; None: it has ended."""
         while True:
             try:
                 return os.pidfd_open(self.pid)
@@ -303,8 +304,8 @@ class EngineProcess:
 
 
 def _started(identity: Identity) -> float:
-    """When a process began, in seconds of the epoch, rather too early: the kernel gives the time
-    of its boot in whole seconds."""
+    """When a process began, in Unix seconds, slightly early: the kernel gives its boot time in whole
+    seconds."""
     try:
         return psutil.Process(identity.pid).create_time() - _CLOCK_MARGIN
     except (psutil.Error, OSError):  # it is gone already, or cannot be asked

@@ -1,4 +1,4 @@
-"""What is needed to start one engine on this host, and what is known of one that runs."""
+"""What is needed to start one engine on this host, and what is known of a running one."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ class Explain(Protocol):
 
 
 StartSlot = Callable[[Start, Callable[[], None]], AbstractAsyncContextManager[None]]
-"""An engine may start inside the block; the function is called where that is not at once."""
+"""A context in which an engine may start; the function is called if it has to wait first."""
 
 
 @asynccontextmanager
 async def at_once(_start: Start, _waits: Callable[[], None]) -> AsyncIterator[None]:
-    """For a replica that shares its GPUs with nobody."""
+    """The start slot of a replica that shares its GPUs with nobody."""
     yield
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What this machine gives to every replica."""
+    """What every replica on this machine uses."""
 
     paths: Paths
     home_id: str
-    """Distinguishes the markers of this home from those of other nodes on the machine."""
+    """Distinguishes this home's markers from those of other nodes on the machine."""
     env: Mapping[str, str] = field(repr=False)
     ports: ports.Ports
     timings: Timings
@@ -86,14 +86,14 @@ class LaunchSpec:
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """What was noted when an engine was started (or adopted), to explain its end."""
+    """What was noted when an engine was started or adopted, to explain its end."""
 
     log: Path
     offset: int
-    """Where it begins in the replica's log."""
+    """Offset in the replica's log where it begins."""
     oom_kills: int
     began: float
-    """Monotonic seconds."""
+    """Start time in monotonic seconds."""
 
     @classmethod
     def begin(cls, host: Host, replica: str) -> Life:
@@ -103,7 +103,7 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An engine that has produced a token (or has none to give)."""
+    """An engine that has produced a token (or cannot generate any)."""
 
     process: EngineProcess
     endpoint: Endpoint

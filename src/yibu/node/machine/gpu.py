@@ -30,7 +30,7 @@ class GpuMemory(Protocol):
 
 
 class Nvml:
-    """The driver's own numbers. Where there is no NVIDIA driver nothing is waited for."""
+    """Reads NVML. Without an NVIDIA driver nothing is waited for."""
 
     def read(self, gpus: Sequence[int]) -> tuple[tuple[int, ...], frozenset[int]]:
         import pynvml

@@ -8,14 +8,13 @@ from yibu.node.scheduler.types import Effects, Waiter
 
 _FAILED = 60.0
 _DOWN = 10.0
-"""Seconds until a client may ask again for a model that has failed, and for one of which nothing
-better is known."""
+"""Retry-After in seconds for a failed model, and where nothing better is known."""
 
 
 def deadline(
     model: Model, waiter: Waiter, now: float, ready_wait: float, effects: Effects
 ) -> float:
-    """When a request is given up that finds no ready replica with room.
+    """When a request without a ready replica is given up.
 
     A crash of an engine that starts quickly costs its callers a pause, not an error, while a model
     that loads for minutes says so at once; one that is loaded on demand is waited for.
@@ -61,19 +60,19 @@ def deadline(
 
 
 def retry_after(model: Model, now: float) -> float:
-    """Seconds until a request that comes then is likely answered at once."""
+    """Seconds until a new request is likely answered at once."""
     return max(model.rate.seconds(len(model.queue) + 1, now), 1.0)
 
 
 def patient(model: Model) -> bool:
-    """Whether those that wait do so for a start, whose own time-out bounds it."""
+    """Whether waiting requests wait for a start, which has its own timeout."""
     return model.current.config.on_demand and any(
         replica.state in ("placed", "starting") for replica in model.current.replicas.values()
     )
 
 
 def waited(model: Model, waiter: Waiter, now: float, effects: Effects) -> YibuError:
-    """The error of a request whose time is up."""
+    """The error of a request that has waited too long."""
     if not model.ready:
         return effects.not_ready(model.name, 5.0)
     return NotReadyError(

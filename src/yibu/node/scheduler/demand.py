@@ -1,4 +1,4 @@
-"""How many replicas of a generation there should be, and which are too many."""
+"""How many replicas a generation should have, and which to stop."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Desired, Replica
 
 _UNBOUNDED_SLOTS = 8
-"""What a replica is taken to work on at once whose engine does not say."""
+"""Concurrent requests assumed of a replica whose engine does not say."""
 
 
 def target(model: Model, desired: Desired) -> int:
-    """Replicas that are wanted of a generation."""
+    """The desired number of replicas of a generation."""
     living = len(desired.living())
     if any(replica.yielding for replica in desired.living()):
         return living  # they end one by one, as soon as each is idle
@@ -27,7 +27,7 @@ def target(model: Model, desired: Desired) -> int:
 
 
 def surplus(desired: Desired, count: int) -> list[Replica]:
-    """The replicas to be stopped, so that ``count`` are left: those first that do least."""
+    """The replicas to stop so that ``count`` are left, the least busy first."""
     living = desired.living()
     if len(living) <= count:
         return []
@@ -37,7 +37,7 @@ def surplus(desired: Desired, count: int) -> list[Replica]:
 
 
 def up(desired: Desired) -> bool:
-    """Whether the generation is served as it was wanted."""
+    """Whether the generation serves as desired."""
     if desired.stage != "prepared" and not desired.replicas:
         return False
     if not desired.started:
@@ -49,14 +49,14 @@ def up(desired: Desired) -> bool:
 
 
 def overslept(model: Model, now: float) -> list[Replica]:
-    """Replicas that sleep for so long that they are to be unloaded."""
+    """Replicas that have slept long enough to be unloaded."""
     current = model.current
     return [r for r in current.asleep() if now - r.slept_at >= current.config.asleep]
 
 
 def review(model: Model, now: float, scale_down: float) -> None:
-    """Unload what nobody has asked for, and follow the load; called as time passes. ``scale_down`` is
-    seconds of less load before a replica is given up."""
+    """Unload idle models and autoscale; called on every tick. ``scale_down`` is seconds of lower load
+    before a replica is stopped."""
     current = model.current
     if current.most is not None and now >= current.retry_at:
         current.most = None
@@ -82,8 +82,8 @@ def _unused(model: Model, now: float) -> bool:
 
 
 def _follow(model: Model, now: float, scale_down: float) -> None:
-    """Scale up at once, and down when the load has been lower for a while: a replica that still answers
-    gets no more requests, and ends when it is idle."""
+    """Scale up at once, and down after a time of lower load: a replica that still answers gets no new
+    requests and stops when idle."""
     current, auto = model.current, model.current.config.autoscale
     assert auto is not None
     slots = next((r.slots for r in model.ready if r.slots), None) or _UNBOUNDED_SLOTS

@@ -1,4 +1,4 @@
-"""The generations of models and their replicas: which there are, and how they begin and end."""
+"""The generations of models and their replicas, and how they begin and end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yibu.node.scheduler.types import Desired, Effects, Generation, Replica
 
 
 class Generations:
-    """Those of all models. ``models`` and ``replicas`` are the scheduler's, by name and by id."""
+    """All generations. ``models`` and ``replicas`` are the scheduler's, by name and by id."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Generations:
         self._retired: list[Desired] = []
         self._numbers: dict[str, int] = {}
         self._failed: dict[Generation, YibuError] = {}
-        """Why generations were given up that were to take over."""
+        """Errors of generations that failed to take over."""
 
     def make(
         self, config: ModelConfig, now: float, generation: int, *, start: bool | None
@@ -47,15 +47,15 @@ class Generations:
         return self._numbers.get(name, 0) + 1
 
     def find(self, key: Generation) -> Desired | None:
-        """A generation that is wanted still."""
+        """The generation, if it is still desired."""
         model = self._models.get(key[0])
         if model is None:
             return None
         return next((desired for desired in model.generations() if desired.key == key), None)
 
     def outcome(self, key: Generation) -> bool | YibuError | None:
-        """Whether a generation is served as it was wanted; the error that kept it from that; None
-        where another took its place, or it was removed."""
+        """Whether a generation serves as desired; the error that prevented it; None where another took
+        its place or it was removed."""
         if key in self._failed:
             return self._failed[key]
         desired = self.find(key)
@@ -68,7 +68,7 @@ class Generations:
         return error or demand.up(desired)
 
     def order(self, desired: Desired, target: int, now: float) -> None:
-        """Want the replicas that are missing; a number is free when its last holder has gone."""
+        """Add missing replicas; a number is free when its last replica has gone."""
         for replica in desired.asleep()[: max(0, target - len(desired.living()))]:
             if not replica.yielding:
                 replica.state, desired.wanted_since = "wanted", now
@@ -83,7 +83,7 @@ class Generations:
             self._placing.changed()
 
     def adjust(self, model: Model, config: ModelConfig) -> Desired:
-        """Give the latest generation another configuration, of which its engines know nothing."""
+        """Give the latest generation a configuration that its engines need not know of."""
         desired = model.generations()[-1]
         before, desired.config = desired.config, config
         desired.scale, desired.most, desired.shortage = 0, None, None
@@ -96,7 +96,7 @@ class Generations:
         return desired
 
     def switch(self, model: Model) -> None:
-        """Let the next generation take over as soon as it can serve."""
+        """Let the next generation take over if it can serve."""
         following = model.next
         if following is None:
             return
@@ -107,13 +107,13 @@ class Generations:
             model.current, model.next = following, None
 
     def give_up(self, model: Model, desired: Desired, error: YibuError) -> None:
-        """The generation that was to take over has failed."""
+        """Drop a generation that failed to take over."""
         self._failed[desired.key] = error
         self.retire(desired)
         model.next = None
 
     def forget(self, name: str) -> None:
-        """The model is served no longer."""
+        """Remove the model."""
         self._failed = {key: error for key, error in self._failed.items() if key[0] != name}
 
     def give_back(self, model: Model, desired: Desired, surplus: Iterable[Replica]) -> None:
@@ -144,13 +144,13 @@ class Generations:
             self.stop([replica])
 
     def retire(self, desired: Desired) -> None:
-        """Its replicas are to end."""
+        """Stop all replicas of a generation."""
         self.stop(desired.replicas.values())
         if desired.replicas:
             self._retired.append(desired)
 
     def stop_retired(self) -> None:
-        """Stop what came back to life of generations that nobody wants any more."""
+        """Stop replicas that came back of generations no longer desired."""
         for desired in self._retired:
             self.stop(desired.replicas.values())
 
@@ -164,7 +164,7 @@ class Generations:
                 self._effects.stop(replica.id)
 
     def remove(self, replica: Replica) -> None:
-        """Nothing is left of it."""
+        """Forget a replica that is gone."""
         self._replicas.pop(replica.id, None)
         wanted = [desired for model in self._models.values() for desired in model.generations()]
         for desired in [*wanted, *self._retired]:

@@ -56,8 +56,7 @@ def reservation_of(replica: str, placement: Placement) -> Reservation:
 def reservations(
     replicas: Iterable[Replica], holdings: Mapping[str, Holding]
 ) -> tuple[list[Reservation], list[Reservation]]:
-    """Those of replicas that start, and those of replicas that have started, with what their
-    processes hold by now."""
+    """The reservations of starting replicas, and those of started ones with what their processes hold."""
     starting, started = [], []
     for replica in replicas:
         reservation = replica.reservation
@@ -85,7 +84,7 @@ def measured(reservation: Reservation, holdings: Mapping[str, Holding]) -> Reser
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Room:
-    """What placing is tried in: a reading of the machine, and who has something of it."""
+    """What placement works with: a reading of the machine and the reservations on it."""
 
     place: Place
     reading: Reading

@@ -1,4 +1,4 @@
-"""One model as the scheduler keeps it: its generations, its ready replicas, and who waits."""
+"""One model's scheduling state: generations, ready replicas and queue."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _SAMPLES = 64
 
 
 class Rate:
-    """Answers a second, of the last ones, in the time in which there was something to answer."""
+    """The rate of recent answers, over the time in which there was something to answer."""
 
     def __init__(self) -> None:
         self._ends: deque[float] = deque(maxlen=_SAMPLES)
         self._since = 0.0
         self._earlier = 1.0
-        """Seconds a request, before that."""
+        """Seconds per request before that."""
 
     def begun(self, now: float) -> None:
-        """A request gets a replica, and is the only one."""
+        """Note that the only request in flight has begun."""
         if self._ends:
             self._earlier = self._each(self._ends[-1])
         self._ends.clear()
@@ -32,7 +32,7 @@ class Rate:
         self._ends.append(now)
 
     def seconds(self, requests: int, now: float) -> float:
-        """How long so many requests take; 1 each where nothing is known."""
+        """Seconds that so many requests take; 1 each where nothing is known."""
         return requests * (self._each(now) if self._ends else self._earlier)
 
     def _each(self, now: float) -> float:
@@ -58,7 +58,7 @@ class Model:
         return [self.current] if self.next is None else [self.current, self.next]
 
     def changed(self) -> bool:
-        """Whether anything of it that others are told is different since this was last asked."""
+        """Whether anything shown to others changed since the last call."""
         before = self._told
         self._told = [
             (d.key, d.stage, d.started, [(r.id, r.state, r.yielding) for r in d.replicas.values()])
@@ -81,7 +81,7 @@ class Model:
 
     @property
     def usable(self) -> bool:
-        """Its current generation serves, or would if it were asked."""
+        """Whether its current generation serves, or would on demand."""
         current = self.current
         if any(replica.state == "ready" for replica in current.replicas.values()):
             return True

@@ -1,4 +1,4 @@
-"""Finding memory for replicas: where it fits, who is waited for, and who yields."""
+"""Finding memory for replicas: where it fits, what to wait for, and what yields."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from yibu.planner.ledger import Coming, Reservation
 
 Units = list[Sequence[Replica]]
 _STALE = 3
-"""Readings in a row that are thrown away because something has changed since they were asked for."""
+"""Outdated readings in a row that are thrown away."""
 
 
 class Placing:
-    """One attempt after the other, each with the memory as it is measured then."""
+    """Places replicas, one attempt at a time, each with a new reading of the memory."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Placing:
         self._yielding: dict[Generation, Units] = {}
 
     def changed(self) -> None:
-        """Something that placing depends on is different: it is worth another try."""
+        """Try again: something that placement depends on has changed."""
         self._dirty = True
 
     def forget(self, key: Generation) -> None:
-        """It wants no memory any more: whoever was to yield to it goes on."""
+        """Drop a generation's claim on memory; replicas that were to yield to it stay."""
         units = self._yielding.pop(key, [])
         for unit in units:
             for replica in unit:
@@ -66,7 +66,7 @@ class Placing:
             self._dirty = True
 
     def ask(self, now: float) -> None:
-        """Have the memory measured, if somebody wants some."""
+        """Measure the memory, if a generation needs some."""
         wanting = self._wanting()
         keys = {desired.key for desired in wanting}
         for key in [key for key in self._yielding if key not in keys]:
@@ -79,7 +79,7 @@ class Placing:
             self._effects.read_memory()
 
     def read(self, reading: Reading, now: float) -> list[tuple[Desired, YibuError]]:
-        """Place whoever can be placed; returns those that do not fit, and why."""
+        """Place what fits; returns the generations that do not, with their errors."""
         self._reading = False
         if self._dirty and self._discarded < _STALE:
             self._discarded += 1  # what ended meanwhile would be counted as there
@@ -115,7 +115,7 @@ class Placing:
         return [*starting, *started]
 
     def _wanting(self) -> list[Desired]:
-        """Generations with replicas that have no memory, in the order in which they came."""
+        """Generations with unplaced replicas, in the order of their arrival."""
         found = [
             desired
             for model in self._models.values()
@@ -125,7 +125,7 @@ class Placing:
         return sorted(found, key=lambda desired: desired.wanted_since)
 
     def _coming(self) -> list[Desired]:
-        """Generations that come up and of which nothing has memory yet."""
+        """Generations that come up and have no replica with memory yet."""
         return [
             desired
             for model in self._models.values()
@@ -136,8 +136,8 @@ class Placing:
         ]
 
     def _foreseen(self, desired: Desired, now: float) -> bool:
-        """Whether it is known what the others need that come up too: the headers of files that are
-        downloaded come first, and say it."""
+        """Whether the needs of the other models that come up are known, from the headers of files still
+        being downloaded."""
         return all(
             other.known or other.foresight_until <= now
             for other in self._coming()
@@ -145,7 +145,7 @@ class Placing:
         )
 
     def _try(self, desired: Desired, reading: Reading, now: float) -> YibuError | None:
-        """Place a generation's replicas, or see who is in its way; the error if nobody is."""
+        """Place a generation's replicas, or find what is in the way; the error if nothing is."""
         wanted = [r for r in desired.replicas.values() if r.state == "wanted"]
         desired.blocked_until = math.inf
         coming = tuple(Coming(d.config, d.facts) for d in self._coming() if d is not desired)
@@ -205,7 +205,7 @@ class Placing:
     def _displace(
         self, desired: Desired, rivals: Sequence[Replica], now: float
     ) -> YibuError | None:
-        """Have the loaded models of its group yield; the error where they never do."""
+        """Make loaded models of its group yield; the error where they never do."""
         standing = [
             r for r in rivals if r.state not in ("stopping", "suspending") and not r.yielding
         ]

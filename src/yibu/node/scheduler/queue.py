@@ -1,4 +1,4 @@
-"""Requests that wait for one model: fair between accounts, interactive before batch."""
+"""The queue of one model: fair between accounts, interactive before batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from yibu.node.scheduler.types import Waiter
 from yibu.routing import Priority
 
 _BATCH_EVERY = 8
-"""While both wait, one request of these is a batch one, so that batch does not starve."""
+"""While both wait, one in this many requests is a batch one, so that batch does not starve."""
 
 
 class FairQueue:
@@ -38,7 +38,7 @@ class FairQueue:
         self._length += 1
 
     def remove(self, waiter: Waiter) -> bool:
-        """Take a request out that does not wait any longer; False when it is not here."""
+        """Remove a request that no longer waits; False when it is not here."""
         accounts = self._waiting[waiter.priority]
         waiters = accounts.get(waiter.key)
         if waiters is None or waiter not in waiters:
@@ -63,7 +63,7 @@ class FairQueue:
 
     @property
     def granted_any(self) -> bool:
-        """Whether a replica works for it."""
+        """Whether a replica works on one of its requests."""
         return bool(self._in_flight)
 
     def granted(self, key: str) -> None:
@@ -73,7 +73,7 @@ class FairQueue:
         self._served[key] = self._turn
 
     def answered(self, key: str) -> None:
-        """It has ended. Accounts are forgotten that have nothing here any more."""
+        """Note that a request of this account has ended. Forgets accounts with nothing left here."""
         left = self._in_flight[key] - 1
         if left > 0:
             self._in_flight[key] = left

@@ -1,4 +1,4 @@
-"""Requests: answered at once where a replica has room, else queued until one has."""
+"""Requests: granted at once where a replica has room, else queued."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FAILED = 60.0
 
 
 class Requests:
-    """Those of all models."""
+    """The requests of all models."""
 
     def __init__(self, effects: Effects, models: Mapping[str, Model], ready_wait: float) -> None:
         self._effects = effects
@@ -51,7 +51,7 @@ class Requests:
         return None
 
     def answered(self, waiter: Waiter, now: float) -> Replica | None:
-        """A request has ended; returns the replica that it had, if it counted here."""
+        """End a request; returns its replica, if it counted here."""
         if waiter.counted is None:
             return None
         (model, replica), waiter.counted = waiter.counted, None
@@ -65,7 +65,7 @@ class Requests:
         return replica
 
     def dispatch(self, model: Model, now: float) -> None:
-        """Give those that wait the replicas that have room."""
+        """Grant replicas with room to waiting requests."""
         while len(model.queue) and any(replica.has_room() for replica in model.ready):
             waiter = model.queue.pop(lambda w: not w.exclude or choose(model.ready, w) is not None)
             if waiter is None:
@@ -76,7 +76,7 @@ class Requests:
                 self._give(model, replica, waiter, now)
 
     def expire(self, model: Model, now: float) -> None:
-        """Refuse those whose time is up."""
+        """Refuse requests that have waited too long."""
         late = [waiter for waiter in model.queue if waiter.deadline <= now]
         if late and not admission.patient(model):
             for waiter in late:
@@ -85,14 +85,14 @@ class Requests:
                 self._effects.refuse(waiter, error)
 
     def refuse_all(self, model: Model, error: Callable[[], YibuError] | None = None) -> None:
-        """Refuse whoever waits for a model; with what is shown of it, where no error is given."""
+        """Refuse all waiting requests of a model; without ``error``, with its current state as the reason."""
         for waiter in list(model.queue):
             model.queue.remove(waiter)
             reason = error() if error else self._effects.not_ready(model.name, _FAILED)
             self._effects.refuse(waiter, reason)
 
     def close(self) -> None:
-        """Take no more, and refuse those that wait."""
+        """Refuse waiting and new requests."""
         self._closed = True
         for model in self._models.values():
             self.refuse_all(model, closing)
@@ -117,7 +117,7 @@ class Requests:
 
 
 def _load(model: Model, now: float) -> None:
-    """Somebody asks for a model that is loaded on demand."""
+    """Load a model on demand."""
     desired = model.current
     if desired.config.on_demand and not desired.started:
         desired.started = desired.asked = True
@@ -125,7 +125,7 @@ def _load(model: Model, now: float) -> None:
 
 
 def gone(name: str) -> UnknownModelError:
-    """It was there when the request came; its client may not know of the others."""
+    """The error for a model that was removed while the request waited."""
     return UnknownModelError("the model {name!r} is not served here any more", name=name)
 
 
