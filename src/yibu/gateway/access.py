@@ -25,7 +25,7 @@ CALLER = "yibu.caller"
 EXCHANGE = "yibu.exchange"
 """In a request's scope: its ``Exchange``."""
 ADMIT = "yibu.admit"
-"""In a request's scope: to be called with a route and the model's name before its engine is asked."""
+"""In a request's scope: the function to call with a route and the model's name before its engine is asked."""
 
 _FIELD = "x-access"
 
@@ -48,7 +48,7 @@ def check_declared(app: FastAPI) -> None:
 
 
 def access_of(app: FastAPI, scope: MutableMapping[str, Any]) -> Access:
-    """Who may call the route that this request meets; ``key`` where there is none."""
+    """Who may call the route of this request; ``key`` where there is none."""
     for route in app.routes:
         if route.matches(scope)[0].value:
             access: Access = _declared(route)

@@ -75,12 +75,12 @@ class Gateway:
         """Raises ConfigError where its settings cannot be used."""
         self.deps = deps
         self.config = deps.config
-        """The settings that hold; ``configure`` changes them."""
+        """The current settings; ``configure`` changes them."""
         self.metrics = Metrics()
         self.pool = Pool(deps.config.request_timeout)
         self.draining = False
         self.leaving = False
-        """Another process accepts connections by now: each answer is its connection's last."""
+        """Whether another process accepts connections by now: each answer is its connection's last."""
         self._engines = EngineMetrics(deps.backend)
         keys = KeyRing(deps.keys, deps.accounts, deps.own_key)
         manager = deps.manager
@@ -141,18 +141,18 @@ class Gateway:
         return self.draining or self.leaving
 
     def drain(self) -> None:
-        """From now on every new request gets 503; live sessions, which have no end, end."""
+        """Answer new requests with 503, and end live sessions, which have no end of their own."""
         self.draining = True
         self._live.drain()
 
     async def aclose(self) -> None:
-        """Close the connections to the engines, and what works for the gateway."""
+        """Close the connections to the engines and the gateway's helpers."""
         await self._engines.aclose()
         await self.offload.aclose()
         self.pool.close()
 
     async def _page(self, caller: Caller) -> str:
-        """What ``/metrics`` answers: everything to operators, to others what their key did."""
+        """The metrics page: everything for operators, for others what their key did."""
         if not (caller is ANYBODY or caller.configured or caller.admin):
             return self.metrics.render_own(caller.name)
         node = [] if self.deps.node is None else await self.deps.node.lines()
@@ -242,7 +242,8 @@ class Gateway:
     async def _translated(
         self, exchange: Exchange, path: str, translation: Translation
     ) -> Operation | None:
-        """The operation that a request of Ollama's API has become; None when it is answered."""
+        """The operation that a request of Ollama's API was translated to; None when it is answered
+        already."""
         exchange.dialect = dialect_of(path)
         self._accept(exchange, path, translation.access)
         limit, admit = self.config.max_body, self.accounting.admit
@@ -250,7 +251,7 @@ class Gateway:
         return None if target is None else OPERATIONS[target]
 
     async def _answer_by_surface(self, exchange: Exchange, path: str) -> None:
-        """Models, health, metrics, pages; and 404 for what does not exist."""
+        """Answer models, health, metrics, pages; and 404 for what does not exist."""
         exchange.label = path if path in SURFACE_PATHS else "other"
         exchange.dialect = dialect_of(path)
         surface = self._surface

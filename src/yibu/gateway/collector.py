@@ -1,16 +1,16 @@
-"""How often Python's garbage collector looks at a process that serves requests."""
+"""The garbage collector's settings for a process that serves requests."""
 
 from __future__ import annotations
 
 import gc
 
 _YOUNG = 20_000
-"""Objects made before the youngest are looked at; Python's own 700 is reached by every few
-requests, which leave nothing for it to find: they hold no cycles."""
+"""Young objects between two collections. Python's 700 is reached every few requests, which leave no
+cycles to find."""
 
 
 def settle() -> None:
-    """Call once when everything is imported: what is there stays, and is never walked again."""
+    """Freeze what exists, so that it is never walked again. Call once when everything is imported."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, 20, 50)

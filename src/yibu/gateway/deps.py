@@ -1,4 +1,4 @@
-"""What the gateway is made of."""
+"""The gateway's dependencies."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from yibu.routing import Backend
 
 @dataclass(frozen=True, slots=True)
 class GatewayDeps:
-    """What the gateway is made of."""
+    """The gateway's dependencies."""
 
     backend: Backend
     config: GatewayConfig = field(default_factory=GatewayConfig)
-    """What it starts with; ``Gateway.config`` has what holds."""
+    """The settings to start with; ``Gateway.config`` has the current ones."""
     keys: Sequence[str] = field(default=(), repr=False)
-    """From ``load_keys``; ``config.api_keys`` alone is not looked at."""
+    """The configuration's keys, from ``load_keys``."""
     accounts: LiveAccounts | None = None
-    """Keys with limits, of the database."""
+    """Keys with limits, from the database."""
     own_key: str | None = field(default=None, repr=False)
-    """The command line's."""
+    """The command line's key."""
     node: NodeMetrics | None = None
     """The node's own numbers, for ``/metrics``."""
     tracing: Tracing | None = None

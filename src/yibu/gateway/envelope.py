@@ -1,4 +1,4 @@
-"""Error answers: OpenAI's object on every path, Anthropic's on Anthropic's."""
+"""Error responses: OpenAI's object on every path, Anthropic's on Anthropic's."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ANTHROPIC_TYPES = {
 ``invalid_request_error`` and the rest ``api_error``."""
 
 _PASSING = frozenset({408, 425, 429})
-"""Refusals of a moment."""
+"""Statuses of temporary refusals."""
 _FINAL = frozenset({501, 505})
 
 
@@ -53,7 +53,7 @@ class NoSuchPathError(UnknownModelError):
 
 
 class NotCapableError(UnknownModelError):
-    """The model exists, and its engine does something else."""
+    """The model's engine serves another kind of request."""
 
     default_code = "model_not_capable"
 

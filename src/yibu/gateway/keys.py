@@ -1,4 +1,4 @@
-"""API keys of clients, and how one is checked."""
+"""API keys of clients, and checking them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from yibu.errors import NotReadyError, UnauthorizedError
 
 
 class KeyRing:
-    """The keys that are accepted: those of the configuration, and those of the accounts. Without
-    any, everybody may call (loopback only)."""
+    """The accepted keys: those of the configuration, and those of the accounts. Without any, everybody
+    may call (loopback only)."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class KeyRing:
             owner = Caller(OWNER, admin=True, configured=True)
             self._own = [(hashlib.sha256(own_key.encode()).digest(), owner)]
         self._found: dict[bytes, Caller] = {}
-        """Keys of the configuration that were found: they hold until it changes."""
+        """Cache of the configuration's keys that were found, until it changes."""
         self._accounts = accounts
         self.configure(map(digest_of, keys))
 
@@ -87,14 +87,14 @@ class KeyRing:
         raise refused or UnauthorizedError("The API key is not known here")
 
     def digest(self, key: bytes) -> bytes:
-        """What stands for a key that ``check`` has let pass: its digest as it is kept here."""
+        """The stored digest of a key that ``check`` has accepted."""
         digest = hashlib.sha256(key).digest()
         if any(hmac.compare_digest(known, digest) for known, _ in self._known):
             return digest
         return (self._accounts and self._accounts.digest(key)) or digest
 
     def digests(self) -> Iterator[bytes]:
-        """Of every key that is accepted.
+        """The digest of every accepted key.
 
         Raises:
             NotReadyError: the accounts cannot be read.
@@ -106,7 +106,7 @@ class KeyRing:
             yield from self._accounts.digests()
 
     def holder(self, digest: bytes) -> Caller | None:
-        """Who has the key of this digest now; None when it is accepted no longer.
+        """The current holder of the key with this digest; None when it is no longer accepted.
 
         Raises:
             UnauthorizedError: it has expired, or was replaced.

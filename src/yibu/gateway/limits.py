@@ -1,4 +1,4 @@
-"""What a caller may use: models that it sees, limits that hold for it, and what is counted.
+"""What a caller may use: its models, its limits, and its usage.
 
 Requests without limits cost a few attribute reads here, and one line of usage at their end.
 """
@@ -22,7 +22,7 @@ from yibu.messages import tr
 from yibu.routing import Route
 
 _BYTES_A_TOKEN = 4
-"""Of English text; a prompt's tokens are set aside by it, and taken by it where nobody counts them."""
+"""Bytes per token of English text, to estimate a prompt's tokens where nobody counts them."""
 
 
 class BudgetSpentError(OverloadedError):
@@ -34,7 +34,7 @@ class BudgetSpentError(OverloadedError):
 
 
 class Models(Protocol):
-    """The models that a request may know of."""
+    """The models that a request may see."""
 
     def routes(self) -> Sequence[Route]: ...
 
@@ -42,13 +42,13 @@ class Models(Protocol):
 
 
 def visible(models: Models, caller: Caller) -> Models:
-    """Those of ``models`` that the caller may use."""
+    """The ``models`` that the caller may use."""
     return models if caller.models is None else _Allowed(models, caller.models)
 
 
 class _Allowed:
-    """The models of a list of names. An alias in it stands for its model, with all its names; what
-    the same replicas serve beside, a LoRA adapter, has to be in the list itself."""
+    """The models of a list of names. An alias stands for its model with all its names; a LoRA adapter
+    has to be listed itself."""
 
     def __init__(self, models: Models, names: frozenset[str]) -> None:
         self._models = models
@@ -75,7 +75,7 @@ class _Allowed:
 
 
 class Accounting:
-    """Admits requests, and counts what they used."""
+    """Admits requests and records their usage."""
 
     def __init__(
         self,
@@ -90,10 +90,10 @@ class Accounting:
         self._wall = wall
         self._models: dict[str, Meter] = {}
         self.known = asyncio.Event()
-        """Unset until a node that this one replaces has said what is in use."""
+        """Unset until the replaced node has reported what is in use."""
         self.known.set()
         self._successor: Successor | None = None
-        """The node that keeps the limits now."""
+        """The node that now keeps the limits."""
 
     async def admit(self, exchange: Exchange, route: Route, name: str) -> None:
         """Let a request begin whose model is known, by the ``name`` that the client has for it.
@@ -115,7 +115,7 @@ class Accounting:
         exchange.admission = Admission(meters, tokens, begun=True)
 
     async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict:
-        """Whether a request may begin, which it then has."""
+        """Whether a request may begin; if so, it is counted."""
         if not self.known.is_set():
             await self.known.wait()
         if self._successor is not None:
@@ -130,7 +130,7 @@ class Accounting:
         return Verdict(refusal, admission.windows(now))
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
-        """A request is over that had begun."""
+        """Record that a request has ended."""
         if self._successor is not None:
             self._successor.end(meters, set_aside, tokens)
         Admission(meters, set_aside, begun=True).end(tokens)
@@ -138,22 +138,22 @@ class Accounting:
     # While two nodes stand -----------------------------------------------------------------
 
     def expect(self) -> None:
-        """Admit nothing before an old node has said what is in use, or is gone."""
+        """Admit nothing until an old node has reported what is in use, or is gone."""
         self.known.clear()
 
     def take_over(self, channel: Channel) -> Predecessor:
-        """Keep the limits of an old node too, until it is gone."""
+        """Keep the limits for an old node too, until it is gone."""
         return Predecessor(channel, self, self.clock)
 
     def hand_over(self, channel: Channel) -> None:
-        """Ask a new node from now on."""
+        """Leave the limits to a new node from now on."""
         meters = [*self._models.values()]
         if self._accounts is not None:
             meters += self._accounts.meters()
         self._successor = Successor(channel, meters, self.clock())
 
     def meter(self, name: str) -> Meter | None:
-        """One by its name; None for a key or a model without limits."""
+        """The meter of that name; None for a key or a model without limits."""
         kind, _, of = name.partition(" ")
         if kind == "model":
             found = self._route(of)
@@ -162,13 +162,13 @@ class Accounting:
         return next((meter for meter in known if meter.name == name), None)
 
     def take(self, slot: Sequence[Any], used: Used) -> None:
-        """Count what a node before this one could not write."""
+        """Record usage that the node before this one could not write."""
         if self._accounts is not None:
             hour, key, model = slot
             self._accounts.take((hour, key, model), used)
 
     def settle(self, exchange: Exchange) -> None:
-        """Count what a request used, when it is over."""
+        """Record a finished request's usage."""
         tokens = exchange.tokens
         if tokens is None and exchange.status == CLIENT_GONE and exchange.compute:
             # Who leaves early has nevertheless had the prompt read.
@@ -203,8 +203,8 @@ class Accounting:
 
 
 def _prompt_estimate(exchange: Exchange) -> int:
-    """Tokens of a prompt that nobody has counted, by the size of a JSON body: no more than the model's
-    context has, since a picture has far more bytes than text for its tokens."""
+    """An estimate of a prompt's tokens, by the size of a JSON body; at most the model's context,
+    because pictures have far more bytes than tokens."""
     if exchange.headers.get(b"content-type", b"").startswith(b"multipart/"):
         return 0
     tokens = exchange.bytes_in // _BYTES_A_TOKEN
@@ -212,7 +212,7 @@ def _prompt_estimate(exchange: Exchange) -> int:
 
 
 def estimate(exchange: Exchange, answer_tokens: int) -> Tokens:
-    """The tokens of an answer that the engine did not count."""
+    """An estimate of the tokens that the engine did not count."""
     return Tokens(_prompt_estimate(exchange), answer_tokens, estimated=True)
 
 
@@ -255,7 +255,7 @@ def _headers(requests: Window | None, tokens: Window | None) -> Headers:
 
 
 def _duration(seconds: float) -> str:
-    """As OpenAI writes it: 20ms, 1.5s, 6m0s."""
+    """A duration as OpenAI writes it: 20ms, 1.5s, 6m0s."""
     if seconds < 1:
         return f"{round(seconds * 1000)}ms"
     minutes, rest = divmod(round(seconds, 1), 60)

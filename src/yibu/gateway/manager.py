@@ -1,4 +1,4 @@
-"""What the console asks of the node: given by whoever wires the two together."""
+"""What the console asks of the node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Change = dict[str, Any]
 
 
 class Manager(Protocol):
-    """The node, for somebody who may do with it what its command line can."""
+    """The node, for a caller with the command line's rights."""
 
     @property
     def directories(self) -> Mapping[str, Path]:
@@ -32,15 +32,15 @@ class Manager(Protocol):
         ...
 
     def configs(self) -> Sequence[ModelConfig]:
-        """What is up, as it was asked for."""
+        """The configurations of the models that are up."""
         ...
 
     def events(self) -> AbstractContextManager[AsyncIterable[Mapping[str, Any]]]:
-        """What happens in the node, from now until the block ends."""
+        """The node's events, from now until the block ends."""
         ...
 
     def gpus(self) -> tuple[Sequence[Gpu], Mapping[int, float]]:
-        """The machine's, and how busy each is, in per cent. Blocking."""
+        """The machine's GPUs, and how busy each is, in per cent. Blocking."""
         ...
 
     def file_models(self) -> Sequence[ModelConfig]:
@@ -49,11 +49,11 @@ class Manager(Protocol):
         ...
 
     def catalogue(self, word: str | None) -> list[dict[str, Any]]:
-        """Models that are known by name, with what would fit here. Blocking."""
+        """The catalogue, with what would fit here. Blocking."""
         ...
 
     async def plan(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """What models would need, and where they would go. Raises YibuError."""
+        """Needs and placement of models. Raises YibuError."""
         ...
 
     async def pull(
@@ -68,20 +68,19 @@ class Manager(Protocol):
         ...
 
     def served_before(self) -> list[dict[str, Any]]:
-        """What something else was applied over, the latest first: ``until``, ``models`` and
-        ``settings``, those of the gateway. Blocking."""
+        """The history, the latest first: ``until``, ``models`` and the gateway's ``settings``. Blocking."""
         ...
 
     def check_file(self, text: str) -> dict[str, Any]:
-        """What is wrong with a text for it. Blocking."""
+        """The faults in a text for the file. Blocking."""
         ...
 
     async def compare_file(self, text: str) -> dict[str, Any]:
-        """What a text for it would change."""
+        """What applying a text of the file would change."""
         ...
 
     async def write_file(self, text: str, sha256: str) -> Change:
-        """Make the text the file, in the place of the one with this digest; what is to be changed then.
+        """Write the file, if it still has this digest; returns what has to be applied then.
 
         Raises:
             YibuError: it cannot be used or written, or the file is another one.
@@ -89,7 +88,8 @@ class Manager(Protocol):
         ...
 
     async def change_back(self, until: int | None) -> Change:
-        """What leads back to what was served ``until`` then, or before the last change. Raises YibuError."""
+        """The change that restores what was served ``until`` then, or before the last change. Raises
+        YibuError."""
         ...
 
     def logs(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What clients can ask engines for: the paths, the capability each needs, and who may answer."""
+"""The paths that engines answer, the capability each needs, and who may answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from yibu.routing import Route
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One path of the hot kind: a POST that an engine answers."""
+    """One path that an engine answers: a POST."""
 
     path: str
     capability: Capability
@@ -164,8 +164,8 @@ OPERATIONS = {
 
 
 async def build_validators() -> None:
-    """Make ready what the first request of each kind would else wait for: up to 20 ms, one kind a
-    turn of the event loop."""
+    """Build all validators, one each turn of the event loop: each takes up to 20 ms, which the first
+    request would wait for."""
     for operation in OPERATIONS.values():
         if operation.schema is not None:
             validator(operation.schema)
@@ -173,19 +173,19 @@ async def build_validators() -> None:
 
 
 def dialect_of(path: str) -> Dialect:
-    """Whose words an error has on a path that no operation serves."""
+    """The error dialect of a path that no operation serves."""
     return "script" if path.startswith("/api/") else "openai"
 
 
 def canonical(path: str) -> str:
-    """The path with or without its slash at the end, whichever there is."""
+    """The known path, with or without a slash at the end."""
     if path in OPERATIONS or len(path) < 2:
         return path
     return path + "/" if path + "/" in OPERATIONS else path.rstrip("/") or "/"
 
 
 def right_path(path: str) -> str:
-    """What to write instead of a path that does not exist."""
+    """The path that was likely meant."""
     if path.startswith("/api/"):
         return tr("Models are managed on the command line: yibu up, yibu pull, yibu down")
     known = (*OPERATIONS, "/v1/models")
@@ -217,8 +217,7 @@ SURFACE_PATHS = frozenset(
         "/redoc",
     }
 )
-"""Of the documented surface, those that metrics name; the rest, and what does not exist, is
-``other``."""
+"""Paths of the documented surface that metrics name; all others are ``other``."""
 
 _NOUNS: dict[Capability, str] = {}
 for _operation in OPERATIONS.values():
@@ -257,7 +256,7 @@ def find_route(models: Models, model: str, operation: Operation) -> Route:
 
 
 def only_route(models: Models, operation: Operation) -> Route:
-    """The first model that can do this, for a request that names none.
+    """The route of the first model with this capability, for a request that names none.
 
     Raises:
         UnknownModelError: no model can.

@@ -1,4 +1,4 @@
-"""What of the console outlives the process: open sessions, and models that were stopped in it.
+"""The console's persistent state: open sessions, and models stopped in it.
 
 One file in the state directory. It has no key, no cookie and no token in it: of a session's cookie only a
 digest, and of its key a digest with the cookie as salt.
@@ -23,13 +23,13 @@ from yibu.gateway.sqlite_file import opened
 logger = logging.getLogger(__name__)
 
 FILE = "console.db"
-"""In the state directory."""
+"""File name in the state directory."""
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS session (cookie BLOB PRIMARY KEY, key BLOB, begun REAL, used REAL)",
     "CREATE TABLE IF NOT EXISTS stopped (name TEXT PRIMARY KEY, config BLOB)",
 )
 _UNWRITTEN = 2000
-"""Changes that are kept while the disk is full."""
+"""Changes kept in memory while the disk is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,19 @@ class Saved:
     """The file. What cannot be written is kept in memory and tried again; a damaged file is left alone."""
 
     def __init__(self, path: Path | None) -> None:
-        """``path`` None: nothing outlives the process."""
+        """``path`` None: keep everything in memory only."""
         self._path = path
         self._changes: list[tuple[str, Sequence[Any]]] = []
         self._reported = ""
         self._writing = asyncio.Lock()
 
     def sessions(self) -> list[SavedSession]:
-        """The one longest unused first. Blocking."""
+        """Open sessions, the longest unused first. Blocking."""
         rows = self._rows("SELECT cookie, key, begun, used FROM session ORDER BY used")
         return [SavedSession(*row) for row in rows]
 
     def stopped(self) -> list[ModelConfig]:
-        """Blocking."""
+        """Models stopped in the console. Blocking."""
         found = []
         for name, config in self._rows("SELECT name, config FROM stopped ORDER BY name"):
             try:
@@ -87,7 +87,7 @@ class Saved:
         self._change("DELETE FROM stopped WHERE name = ?", (name,))
 
     async def write(self) -> None:
-        """Write what has changed."""
+        """Write pending changes."""
         async with self._writing:  # in the order in which things happened
             changes, self._changes = self._changes, []
             if changes and not await asyncio.to_thread(self._write, changes):

@@ -1,4 +1,4 @@
-"""The gateway's listening socket, run and stopped by whoever owns the event loop.
+"""The gateway's HTTP server, run and stopped by the owner of the event loop.
 
 The server is uvicorn's, connection by connection (``connection``). Signals are the owner's. ``start`` binds or says why not; ``stop`` drains: requests in flight
 finish within ``drain_timeout``, those that arrive meanwhile get 503, then everything is closed. Where
@@ -33,18 +33,18 @@ logger = logging.getLogger("yibu.gateway")
 
 _BACKLOG = 1024
 _LOOK = 0.05
-"""Seconds between two looks whether all clients have left."""
+"""Seconds between two checks whether all clients have left."""
 _MAX_MESSAGE = 16 * 1024 * 1024
 """Bytes of one websocket message: OpenAI's clients may send 15 MiB."""
 _PONG_SECONDS = 60.0
-"""In which a websocket's client answers a ping; one that reads slowly does so late."""
+"""Seconds for a websocket's client to answer a ping; a slow reader answers late."""
 
 
 class GatewayServer:
     """Serves one gateway; ``async with`` it, or call ``start`` and ``stop``."""
 
     def __init__(self, app: Gateway, listeners: Sequence[socket.socket] = ()) -> None:
-        """``listeners`` are what ``open_listeners`` gave, for owners who take the ports before all else."""
+        """``listeners`` come from ``open_listeners``, for owners who bind the ports early."""
         self._app = app
         self._listeners = list(listeners)
         self._config = app.config
@@ -54,13 +54,13 @@ class GatewayServer:
         self._ticker: asyncio.TimerHandle | None = None
         self._hurried = False
         self.port = self._config.port
-        """The real port once started, also where the configuration says 0."""
+        """The real port once started, even where the configuration says 0."""
         self.funasr_port = self._config.funasr_port
-        """The same of the port on which every websocket is FunASR's; None without one."""
+        """The port on which every websocket is FunASR's; None without one."""
 
     @property
     def url(self) -> str:
-        """Where clients on this machine reach it."""
+        """The URL for clients on this machine."""
         host = self._config.host
         if host in {"0.0.0.0", "::", ""}:  # noqa: S104  (compared, not bound)
             host = "127.0.0.1"
@@ -68,11 +68,11 @@ class GatewayServer:
 
     @property
     def connections(self) -> int:
-        """Clients that are connected now."""
+        """The number of connected clients."""
         return len(self._state.connections) if self._state is not None else 0
 
     async def start(self) -> None:
-        """Accept connections, on a port that is bound now unless it was before.
+        """Accept connections; binds the port unless it was bound before.
 
         Raises:
             ConfigError: the host is public and there is no key.
@@ -95,7 +95,7 @@ class GatewayServer:
         self._tick()
 
     async def _listen(self, listeners: Sequence[socket.socket]) -> None:
-        """Accept connections at these."""
+        """Accept connections on these sockets."""
         self._listeners = list(listeners)
         await self.accept()
         self.port, *others = [listener.getsockname()[1] for listener in listeners]
@@ -103,7 +103,7 @@ class GatewayServer:
         logger.info("gateway listens on %s", self.url)
 
     async def configure(self, config: GatewayConfig, digests: Sequence[str]) -> None:
-        """Serve by other settings from now on; connections that are open go on.
+        """Use other settings from now on; open connections go on.
 
         Raises:
             ConfigError: they cannot be used, or the address cannot be had; nothing has changed.
@@ -128,7 +128,7 @@ class GatewayServer:
             await self._move(listeners)
 
     async def _move(self, listeners: Sequence[socket.socket]) -> None:
-        """Accept connections at these, and no longer where none of them is."""
+        """Accept connections on these sockets, and no longer on the others."""
         servers, self._servers = self._servers, []
         old, stay = self._listeners, {listener.getsockname() for listener in listeners}
         await self._listen(listeners)
@@ -142,7 +142,7 @@ class GatewayServer:
             listener.close()
 
     def descriptors(self) -> list[int]:
-        """The listening sockets', for another process."""
+        """The listening sockets' descriptors, for another process."""
         return [listener.fileno() for listener in self._listeners]
 
     async def accept(self) -> None:
@@ -153,7 +153,7 @@ class GatewayServer:
             self._servers.append(server)
 
     def pause(self) -> None:
-        """Accept no more; connections wait in the listening sockets, those that are open go on."""
+        """Stop accepting; new connections wait in the listening sockets, open ones go on."""
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
@@ -173,12 +173,12 @@ class GatewayServer:
             await asyncio.sleep(_LOOK)
 
     def hurry(self) -> None:
-        """Let ``stop`` wait for nobody: requests in flight have had their time."""
+        """Let ``stop`` not wait any longer: requests in flight have had their time."""
         self._hurried = True
 
     @property
     def _patience(self) -> float:
-        """Seconds for requests in flight."""
+        """Seconds to wait for requests in flight."""
         return 0.0 if self._hurried else self._config.drain_timeout
 
     async def stop(self) -> None:
@@ -247,14 +247,14 @@ def _settings(app: Gateway) -> Config:
 
 
 def _websocket(**settings: Any) -> asyncio.Protocol:
-    """A websocket's connection; imported when the first is opened."""
+    """The protocol class of websockets; imported when the first is opened."""
     from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
     return WSProtocol(**settings)
 
 
 async def _wait_idle(state: Connections, seconds: float) -> None:
-    """Wait for the requests in flight; cancel those that outlast ``seconds``."""
+    """Wait for the requests in flight; cancel those that take longer than ``seconds``."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while state.tasks and (left := deadline - loop.time()) > 0:

@@ -1,4 +1,4 @@
-"""The console's sessions: a cookie that stands for the key of the admin who signed in."""
+"""The console's sessions: a cookie that stands for the key of a signed-in admin."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _COOKIE = "yibu_session"
 _IDLE = 12 * 3600.0
 _LONGEST = 7 * 86400.0
 _MOST = 256
-"""Sessions at a time; the one longest unused gives way."""
+"""Concurrent sessions; the longest unused one is dropped."""
 _USED_EVERY = 300.0
-"""Seconds between two records on disk that a session is in use."""
+"""Seconds between two writes of a session's last use."""
 _TRIES = 10
 _WINDOW = 60.0
 _ADDRESSES = 4096
@@ -33,11 +33,11 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 Headers = Mapping[bytes, bytes]
 Presented = tuple[bytes | None, bytes | None]
-"""What stands in Authorization and in x-api-key."""
+"""The values of Authorization and x-api-key."""
 
 
 class ForbiddenError(RequestError):
-    """The caller is known, or needs not be, and may not do this."""
+    """The caller is not allowed to do this."""
 
     status = 403
     type = "permission_error"
@@ -51,14 +51,14 @@ class SignedOutError(UnauthorizedError):
 
 @dataclass(eq=False, slots=True)
 class Session:
-    """One browser that has signed in."""
+    """One signed-in browser."""
 
     proof: bytes = field(repr=False)
-    """HMAC of its key's digest, with the cookie as key: what is on disk tells nothing of either."""
+    """HMAC of the key's digest, with the cookie as key, so that the file reveals neither."""
     begun: float
     used: float
     recorded: float
-    """``used`` as it is on disk."""
+    """The value of ``used`` on disk."""
     key: bytes | None = field(default=None, repr=False)
     """The key's digest, checked at each request; None for a session of an earlier process until its
     cookie comes."""
@@ -66,10 +66,10 @@ class Session:
 
 
 class Sessions:
-    """All that are open."""
+    """All open sessions."""
 
     def __init__(self, keys: KeyRing, saved: Saved, clock: Callable[[], float] = time.time) -> None:
-        """``saved`` keeps them for the next process; ``clock`` gives Unix seconds."""
+        """``saved`` keeps them for the next process; ``clock`` returns Unix seconds."""
         self._keys = keys
         self.saved = saved
         self._clock = clock
@@ -89,7 +89,7 @@ class Sessions:
         return self._loaded
 
     def sign_in(self, key: str, address: str) -> tuple[str, Session, Caller]:
-        """The cookie's value, the session, and whose admin's key it is.
+        """Open a session; returns the cookie's value, the session, and the key's holder.
 
         Raises:
             OverloadedError: too many wrong keys came from this network.
@@ -122,7 +122,7 @@ class Sessions:
             self._end(_digest(value))
 
     def find(self, headers: Headers) -> tuple[Session, Caller] | None:
-        """The session of a request's cookie, and who it is; None without one, or where it has ended.
+        """The session of a request's cookie, and its user; None without one, or where it has ended.
 
         Raises:
             NotReadyError: keys cannot be checked now.
@@ -154,11 +154,11 @@ class Sessions:
             self.saved.end_session(digest)
 
     def holds(self, session: Session) -> bool:
-        """Whether it has not ended meanwhile, of a stream that goes on."""
+        """Whether a session is still valid, for a stream that goes on."""
         return session in self._open.values() and self._caller(session) is not None
 
     def expires(self, session: Session) -> float:
-        """When it ends unless it is used, in Unix seconds."""
+        """When it expires if unused, in Unix seconds."""
         return min(session.used + _IDLE, session.begun + _LONGEST)
 
     def _caller(self, session: Session) -> Caller | None:
@@ -187,7 +187,7 @@ class Sessions:
 
 
 class Authentication:
-    """Who sends a request: by a key, or by the cookie of a session."""
+    """Identifies who sends a request: by a key, or by a session's cookie."""
 
     def __init__(self, keys: KeyRing, sessions: Sessions) -> None:
         self.keys = keys
@@ -228,7 +228,7 @@ class Authentication:
 
 
 def check_admin(caller: Caller) -> None:
-    """Raises ForbiddenError where the console is not for the caller."""
+    """Raises ForbiddenError where the caller may not use the console."""
     if not caller.admin:
         raise ForbiddenError(
             "The console needs an admin's API key",
@@ -238,7 +238,7 @@ def check_admin(caller: Caller) -> None:
 
 
 def check_same_origin(headers: Headers, *, strictly: bool = False) -> None:
-    """Let pass what a page of the gateway's own sends, and what a program does, which names no origin.
+    """Accept requests of the gateway's own pages, and of programs, which send no Origin.
 
     ``strictly``: an origin has to be named, as browsers do when they open a websocket.
 
@@ -264,13 +264,13 @@ def check_same_origin(headers: Headers, *, strictly: bool = False) -> None:
 
 
 def cookie_name(headers: Headers) -> str:
-    """It has the port, because browsers send one host's cookies to all of its ports."""
+    """The cookie's name, with the port: browsers send one host's cookies to all of its ports."""
     port = headers.get(b"host", b"").rpartition(b":")[2]
     return f"{_COOKIE}_{port.decode()}" if port.isdigit() else _COOKIE
 
 
 def cookie_value(headers: Headers) -> str | None:
-    """What the request's cookie says; None without one."""
+    """The value of the request's cookie; None without one."""
     cookies = SimpleCookie()
     try:
         cookies.load(headers.get(b"cookie", b"").decode("latin-1"))
@@ -281,7 +281,7 @@ def cookie_value(headers: Headers) -> str | None:
 
 
 def set_cookie(headers: Headers, value: str | None) -> str:
-    """A Set-Cookie header with a session's cookie, or with its removal."""
+    """A Set-Cookie header that sets a session's cookie, or removes it."""
     behind_tls = headers.get(b"origin", b"").startswith(b"https://")
     parts = [f"{cookie_name(headers)}={value or ''}", "Path=/", "HttpOnly", "SameSite=Strict"]
     if behind_tls:

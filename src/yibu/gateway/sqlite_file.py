@@ -1,4 +1,4 @@
-"""SQLite files of the console in the state directory, of mode 0600."""
+"""The console's SQLite files in the state directory, of mode 0600."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 _WAIT = 5.0
-"""Seconds to wait for another process's write: two nodes run side by side during an upgrade."""
+"""Seconds to wait for another process's write: during an upgrade two nodes run."""
 
 
 @contextmanager

@@ -1,1 +1,1 @@
-"""What engines answer, normalized to what the APIs promise. Pure: bytes and objects in and out."""
+"""Engines' answers, normalized to what the APIs promise. Pure: bytes and objects in and out."""

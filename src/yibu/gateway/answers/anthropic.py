@@ -14,7 +14,7 @@ from yibu.messages import tr
 _REASONS = frozenset({"end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal",
                       "model_context_window_exceeded"})  # fmt: skip
 _MEANT = {"length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
-"""By OpenAI's reasons."""
+"""Anthropic's stop reasons by OpenAI's finish reasons."""
 
 
 def fill_message(message: Fields, model: str, *, whole: bool = True) -> None:
@@ -72,14 +72,14 @@ def fill_usage(holder: Fields) -> None:
 
 
 class StreamedMessage:
-    """The message that a stream's events amount to, as far as they can be checked by it."""
+    """The message that a stream's events add up to, as far as they can be checked by it."""
 
     def __init__(self, model: str) -> None:
         self._model = model
         self._blocks: list[Fields] = []
         self._begun = False
         self._read: Fields = {}
-        """The tokens of the prompt, which clients look for at the end too."""
+        """The prompt's token counts, which clients read at the end too."""
         self.fields: Fields = {"content": self._blocks, "stop_reason": None}
 
     def lacks_start(self, type_: bytes) -> bool:

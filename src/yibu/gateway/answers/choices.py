@@ -1,4 +1,4 @@
-"""Parts of choices that stand in whole answers as in streams, as OpenAI's specification has them."""
+"""Parts of choices that whole answers and streams have in common, as OpenAI's specification has them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yibu.gateway.envelope import EngineAnswerError
 from yibu.messages import tr
 
 TEXT_REASONS = frozenset({"stop", "length", "content_filter"})
-"""Why a text completion may end."""
+"""Reasons for which a text completion may end."""
 _REASONS = TEXT_REASONS | {"tool_calls", "function_call"}
 _LIKE = (
     (re.compile("abort|cancel|error|fail|timeout"), ""),
@@ -20,11 +20,11 @@ _LIKE = (
     (re.compile("^tool_"), "tool_calls"),
     (re.compile("filter|safety|refus"), "content_filter"),
 )
-"""The specification's words for those that engines have; none for an answer that was not finished."""
+"""The specification's words for engines' finish reasons; empty for an answer that was not finished."""
 
 
 def finish_reason(given: object, model: str) -> str | None:
-    """The specification's word for why a choice ended: typed clients raise on any other.
+    """The specification's finish reason: typed clients raise on any other.
 
     Raises:
         EngineAnswerError: it ended because the engine gave up.
@@ -53,7 +53,7 @@ def finish_reason(given: object, model: str) -> str | None:
 
 
 def place_of(item: Fields, index: int) -> int:
-    """The index that an item of a list gives itself; where it gives none, its place in the list."""
+    """The index that an item of a list gives itself, else its position."""
     given = item.get("index")
     return index if given is None else int(given)
 
@@ -83,13 +83,13 @@ _SAID = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "
 
 
 def says_something(choice: Fields) -> bool:
-    """Whether a choice in a stream brings a part of the answer."""
+    """Whether a streamed choice carries a part of the answer."""
     delta = choice.get("delta") or choice.get("message") or {}
     return bool(choice.get("text")) or any(delta.get(name) for name in _SAID)
 
 
 def cut_alternatives(logprobs: Fields, most: int) -> None:
-    """Leave the ``most`` likeliest of the tokens that stand beside each: an engine may give more."""
+    """Keep the ``most`` likeliest alternatives of each token: an engine may give more."""
     for token in objects(logprobs.get("content")):
         token["top_logprobs"] = objects(token.get("top_logprobs"))[:most]
     if most == 0 and "tokens" in logprobs:  # a text completion's: each token stands for itself
@@ -104,7 +104,7 @@ _USAGE_DETAILS = ("prompt_tokens_details", "completion_tokens_details")
 
 
 def complete_usage(answer: Fields) -> None:
-    """Give a usage its names and its total, and take one away that counts nothing."""
+    """Complete a usage's names and total; remove a usage that counts nothing."""
     usage = answer.get("usage")
     counted = tokens_of(usage)
     if counted is None:
@@ -118,7 +118,7 @@ def complete_usage(answer: Fields) -> None:
 
 
 def complete_head(answer: Fields, kind: str) -> None:
-    """The fields beside the choices of an answer or a chunk; ``kind`` is its ``object``."""
+    """Complete the fields beside the choices of an answer or chunk; ``kind`` is its ``object``."""
     answer["object"] = kind
     created = answer.get("created")
     if type(created) is not int:

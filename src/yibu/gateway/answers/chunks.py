@@ -66,25 +66,25 @@ class ChunkNormalizer:
         self._template = ChunkTemplate()
         self._choices = (request.body.get("n") or 1) * prompt_count(request.body)
         self._begun: dict[int, bool] = {}
-        """The choices that have come, and whether the client was sent their first chunk."""
+        """Choices seen so far, and whether the client was sent their first chunk."""
         self._finished: set[int] = set()
         self._cut: set[int] = set()
-        """Those that ended at their token limit."""
+        """Choices that ended at their token limit."""
         self._calls: dict[int, ToolCallDeltas] = {}
         self._offsets: dict[int, int] = {}
         self._usage = UsageCount(request, rules)
         self._id = ""
         self._plain = False
-        """The last chunk brought text alone."""
+        """Whether the last chunk carried text alone."""
         # The published schema of text completions has no null there, that of chat chunks has.
         self._wants_null_usage = request.include_usage and kind == "chat"
         self._alternatives = request.alternatives
         self.ended = False
-        """The client has been told that the answer is whole."""
+        """Whether the client has been sent the end of the answer."""
         self.error: RequestError | None = None
-        """What the engine failed with in the middle; nothing behind it counts."""
+        """The engine's error in mid-stream; events after it are ignored."""
         self.number = 0
-        """Of the next event, in APIs that number theirs."""
+        """The next event's number, in APIs that number them."""
 
     audio_seconds = 0.0
 
@@ -105,7 +105,7 @@ class ChunkNormalizer:
         return b"".join([self._event(block) for block in self._reader.blocks(data)])
 
     def finish(self) -> bytes:
-        """What is still owed at the end: ``[DONE]``, where the engine left only that out.
+        """The rest of the answer: ``[DONE]``, where the engine left only that out.
 
         Raises:
             UpstreamError: the answer was cut.
@@ -179,7 +179,7 @@ class ChunkNormalizer:
         return self._completed(chunk, open_)
 
     def _is_plain(self, choice: dict[str, Any]) -> bool:
-        """Whether a choice goes on with text alone, as the next chunks may."""
+        """Whether a choice carries text alone, so that the next chunks may be like it."""
         delta = choice.get("delta") or choice
         known = self._begun.get(choice.get("index", 0))
         return (
@@ -193,7 +193,7 @@ class ChunkNormalizer:
     def _conformed(
         self, chunk: dict[str, Any], choices: list[dict[str, Any]], data: bytes
     ) -> bytes:
-        """A chunk of an engine that writes them as the specification has them."""
+        """A chunk of an engine that conforms to the specification."""
         self._begun |= {choice["index"]: True for choice in choices}
         taken = self._usage.add(dict(chunk))
         if taken and not choices and not self._request.include_usage:
@@ -204,7 +204,8 @@ class ChunkNormalizer:
         return make_event(orjson.dumps(chunk))
 
     def _has_ended(self, choice: dict[str, Any], at: int) -> bool:
-        """Whether an earlier chunk has ended a choice; notes that it is here, and whether this one ends it.
+        """Whether an earlier chunk ended this choice; records that it came, and whether this chunk ends
+        it.
 
         Raises:
             UpstreamError: it goes on behind its end.
@@ -305,7 +306,7 @@ class ChunkNormalizer:
 
 
 class UsageCount:
-    """The usage of a whole stream, out of what its chunks count; sent once, at the end."""
+    """The usage of a whole stream, from the counts in its chunks; sent once, at the end."""
 
     def __init__(self, request: JsonRequest, rules: Answers) -> None:
         options = request.body.get("stream_options") or {}
@@ -341,8 +342,7 @@ class UsageCount:
         return True
 
     def chunk(self) -> dict[str, Any] | None:
-        """What the last chunk says beside its id and model; None where nobody asked, or nothing was
-        counted."""
+        """The usage's fields for the last chunk; None where nobody asked for it, or nothing was counted."""
         if not self._asked or self._chunk is None or self.tokens is None:
             return None
         if self._seen > 1:

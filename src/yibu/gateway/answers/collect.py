@@ -1,4 +1,4 @@
-"""A whole answer put together from a stream of chunks.
+"""A whole answer collected from a stream of chunks.
 
 For engines whose whole answers lack what their streams have: llama.cpp counts the tokens of the first
 choice alone.
@@ -16,7 +16,7 @@ from yibu.gateway.answers.sse import EventReader, parse_event
 Fields = dict[str, Any]
 
 _JOINED = ("content", "reasoning_content", "reasoning", "refusal")
-"""Texts that a chat's deltas bring in pieces."""
+"""Texts that a chat's deltas carry in pieces."""
 
 
 class AnswerCollector:

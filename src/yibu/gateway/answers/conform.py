@@ -1,4 +1,4 @@
-"""Answers held against the shapes that the API has for them."""
+"""Answers checked against the API's schemas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yibu.gateway.schemas.base import Strict, validator
 
 
 def conform(answer: Fields, shape: type[Strict]) -> None:
-    """Take away what is of another type than the API has, where it may be missing or null.
+    """Remove values of another type than the API has, where they may be missing or null.
 
     Raises:
         ValueError: it may not, or a part that has to be there is missing.

@@ -15,12 +15,12 @@ from yibu.messages import tr
 from yibu.routing import Route
 
 Translator = Callable[[int, bytes], RequestError]
-"""From an engine's status and body to the error that the client is told."""
+"""Translates an engine's status and body to the client's error."""
 
 BROKEN_OFF = tr("the engine ended its answer before it was whole")
 
 _LONGEST = 4000
-"""Characters of an engine's message: a traceback of hours, or the prompt, may stand in it."""
+"""Characters of an engine's message: it may hold a long traceback, or the prompt."""
 
 _STATUSES = {
     "invalid_request_error": 400,
@@ -34,7 +34,7 @@ _STATUSES = {
     "rate_limit_exceeded": 429,
     "insufficient_quota": 429,
 }
-"""Of types and codes that tell what an engine's status does not."""
+"""Statuses by error types and codes, where the engine's own status does not tell."""
 
 _KNOWN_TYPES = frozenset(
     {
@@ -101,7 +101,7 @@ def _told_status(type_: object, code: object) -> int | None:
 
 
 def public_text(text: str, *, inner: str, public: str) -> str:
-    """A text of the engine's with the name of the model that clients know."""
+    """The engine's text with the public name of the model."""
     if inner == public or inner not in text:
         return text
     return re.sub(rf"(?<!\w){re.escape(inner)}(?!\w)", lambda _: public, text)
@@ -138,7 +138,7 @@ def no_tool_call(model: str) -> EngineAnswerError:
 
 
 def says_failure(answer: Fields) -> bool:
-    """Whether what is no answer names a failure, in any of the shapes that are understood."""
+    """Whether an object that is no answer describes an error, in any of the known shapes."""
     return any(answer.get(name) for name in ("error", "detail", "message"))
 
 
@@ -174,6 +174,6 @@ def _detail(detail: object) -> str:
 
 
 def _plain(body: bytes) -> str:
-    """The first 300 characters of an answer that is not JSON; nothing of a web page."""
+    """The first 300 characters of an answer that is not JSON; empty for a web page."""
     text = body[:300].decode("utf-8", "replace").strip()
     return "" if text.startswith("<") else text

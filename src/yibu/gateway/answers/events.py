@@ -33,7 +33,7 @@ _HOLDERS = {b"message_start": "message", **{
     b"response." + name: "response"
     for name in (b"created", b"queued", b"in_progress", b"completed", b"incomplete", b"failed")
 }}  # fmt: skip
-"""Events that hold a whole answer, with its model and its usage so far, and where."""
+"""Events that hold a whole answer, with its model and usage so far, and the field that holds it."""
 
 _ONCE = frozenset({b"message_start", b"response.created", b"response.in_progress"})
 
@@ -42,7 +42,7 @@ _LAST = {
     "messages": frozenset({b"message_stop"}),
     "transcription": frozenset({b"transcript.text.done"}),
 }
-"""Events with which a stream is whole."""
+"""Events that end a complete stream."""
 
 
 class EventNormalizer:
@@ -72,18 +72,18 @@ class EventNormalizer:
         self._created = int(time.time())
         self._usage: dict[str, Any] = {}
         self._told: set[bytes] = set()
-        """Of the events that come once, those that have."""
+        """Once-only events that have been seen."""
         self._message = StreamedMessage(request.model)
         self.ended = False
-        """The client has been told that the answer is whole."""
+        """Whether the client has been sent the end of the answer."""
         self.error: RequestError | None = None
-        """What the engine failed with in the middle; nothing behind it counts."""
+        """The engine's error in mid-stream; events after it are ignored."""
         self.number = 0
-        """Of the next event, in APIs that number theirs."""
+        """The next event's number, in APIs that number them."""
 
     @property
     def tokens(self) -> Tokens | None:
-        """Prompt and completion tokens, as the events so far have counted them."""
+        """Prompt and completion tokens, as counted by the events so far."""
         return tokens_of(self._usage)
 
     @property
@@ -201,7 +201,7 @@ class EventNormalizer:
         return calls_tool(answer, self._kind)
 
     def _count(self, usage: object) -> None:
-        """Later events give what they know: Messages counts the prompt first and the rest last."""
+        """Merge an event's counts: Messages counts the prompt first and the rest last."""
         if isinstance(usage, dict):
             self._usage |= {name: count for name, count in usage.items() if count is not None}
 

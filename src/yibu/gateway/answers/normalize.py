@@ -1,4 +1,4 @@
-"""Whole answers as the APIs have them.
+"""Whole answers, normalized to the API's schemas.
 
 Only what is missing is filled in, and only what is wrong is changed: fields of an engine's own
 (``timings``, ``reasoning_content``) stay.
@@ -39,7 +39,7 @@ Answer = dict[str, Any]
 
 _OBJECTS = {"chat": "chat.completion", "completions": "text_completion", "embeddings": "list"}
 _MESSAGE_PARTS = ("annotations", "audio", "function_call")
-"""Of which vLLM writes null where the specification has an object or nothing."""
+"""Fields for which vLLM writes null where the specification has an object or nothing."""
 
 
 def read_answer(raw: bytes, model: str) -> Answer:
@@ -67,7 +67,7 @@ def read_answer(raw: bytes, model: str) -> Answer:
 
 
 def bad_answer(model: str, found: str, *, stream: bool = False) -> EngineGoneError:
-    """The engine called something a success that is no answer; ``stream``: it was asked for events."""
+    """The error for a success of the engine's that is no answer; ``stream``: it was asked for events."""
     told = (
         tr("The engine of model {model!r} did not answer with events: {found}", model=model, found=found)
         if stream
@@ -213,7 +213,7 @@ def _complete_embeddings(answer: Answer, *, packed: bool) -> None:
 
 
 def _complete_tokenized(answer: Answer, body: Answer, model: str) -> None:
-    """Count the tokens, where they are not counted.
+    """Add the number of tokens where it is missing.
 
     Raises:
         NotCapableError: messages were given, and the engine knows nothing of them.
@@ -232,7 +232,7 @@ def _complete_tokenized(answer: Answer, body: Answer, model: str) -> None:
 
 
 def _complete_detokenized(answer: Answer) -> None:
-    """Give the text both of its names."""
+    """Write the text under both of its names."""
     for name, other in (("prompt", "content"), ("content", "prompt")):
         if name in answer:
             answer.setdefault(other, answer[name])

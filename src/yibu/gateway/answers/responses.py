@@ -1,4 +1,4 @@
-"""What llama.cpp leaves out of the Responses API, filled in as OpenAI's specification has it."""
+"""What llama.cpp leaves out of the Responses API, filled in by OpenAI's specification."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yibu.engines.answers import Fields, objects
 from yibu.gateway.answers.usage import tokens_of
 
 _ECHOED = ("instructions", "metadata", "previous_response_id", "temperature", "top_p")
-"""Fields of an answer that repeat the request's, null where it had none."""
+"""Fields that repeat the request's, null where it had none."""
 
 _DETAILS = (
     ("input_tokens_details", "cached_tokens"),
@@ -54,12 +54,12 @@ def fill_item(item: Fields) -> None:
 
 
 class EventNumbers:
-    """The numbers and indices that events of a response carry, counted where they do not."""
+    """Numbers and indices of a response's events, counted where the engine gives none."""
 
     def __init__(self) -> None:
         self._next = 0
         self._outputs: dict[str, int] = {}
-        """Where in the response's output each item stands, by its id."""
+        """Each item's position in the response's output, by its id."""
 
     def fill(self, event: Fields) -> None:
         event.setdefault("sequence_number", self._next)

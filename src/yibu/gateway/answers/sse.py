@@ -1,4 +1,4 @@
-"""Server-sent events, read as https://html.spec.whatwg.org/multipage/server-sent-events.html has them."""
+"""Server-sent events, parsed as https://html.spec.whatwg.org/multipage/server-sent-events.html says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventReader:
-    """Cuts a byte stream into event blocks. Time is linear in the bytes, however they are split.
+    """Splits a byte stream into event blocks. Time is linear in the bytes, however they are split.
 
     A block is an event's lines, joined by LF, without the blank line that ends it. Lines may end in
     LF, CR or CRLF. Bytes that are not UTF-8 become U+FFFD.
@@ -21,17 +21,17 @@ class EventReader:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        """The beginning of a block whose end has not come."""
+        """The beginning of an incomplete block."""
         self._size = 0
         self._skip_lf = False
-        """The last byte was a CR, already read as a line end: an LF that follows belongs to it."""
+        """Whether the last byte was a CR, already read as a line end: a following LF belongs to it."""
         self._opening = b""
-        """What has come of a byte order mark."""
+        """The bytes so far of a byte order mark."""
         self._begun = False
 
     @property
     def is_between_events(self) -> bool:
-        """Whether nothing of an event that is not whole was read."""
+        """Whether no incomplete event has been read."""
         return self._begun and not self._parts and not self._skip_lf
 
     def blocks(self, data: bytes) -> list[bytes]:
@@ -75,7 +75,7 @@ class EventReader:
         return [text for block in blocks if (text := _text(block))]
 
     def rest(self) -> bytes:
-        """The block that no blank line has ended; the stream is over."""
+        """The last block, which no blank line has ended."""
         rest = b"".join(self._parts)
         self._parts.clear()
         return _text(rest)
@@ -130,7 +130,7 @@ def make_event(data: bytes, name: bytes = b"") -> bytes:
 
 
 def other_shape(error: Exception) -> UpstreamError:
-    """An event has a list where the API has an object, or text where it has a number."""
+    """The error for an event with a list where the API has an object, or text where it has a number."""
     return UpstreamError(
         "protocol", tr("an event of the engine's stream has another shape ({error})", error=error)
     )

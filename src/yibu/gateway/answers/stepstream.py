@@ -45,7 +45,7 @@ def _message_events(message: Answer) -> Iterator[bytes]:
 
 
 def _block_deltas(block: Answer) -> tuple[Answer, list[Answer]]:
-    """A content block as it begins, and what then comes of it."""
+    """A content block's beginning, and the deltas that complete it."""
     match block["type"]:
         case "tool_use":
             text = orjson.dumps(block["input"]).decode()

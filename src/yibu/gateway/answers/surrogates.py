@@ -17,14 +17,15 @@ _LONE = re.compile(
 
 
 class SurrogateJoiner:
-    """Joins what was split, for one stream of JSON objects; the rest of a pair that never comes is U+FFFD."""
+    """Joins split surrogate pairs in one stream of JSON objects; a half whose other half never comes
+    becomes U+FFFD."""
 
     def __init__(self) -> None:
         self.held: dict[tuple[Any, ...], str] = {}
-        """First halves, by where in the object they stood at a text's end."""
+        """High surrogates at the end of a text, by the text's path in the object."""
 
     def join(self, data: bytes) -> bytes:
-        """The object with no half of a character in it."""
+        """The object without half characters."""
         if not self.held and not (b"\\u" in data and _LONE.search(data)):
             return data
         try:

@@ -1,4 +1,5 @@
-"""The chunks of a stream differ in their text alone, so that one that was looked through tells the next."""
+"""Templates of a stream's chunks, which differ in their text alone: one parsed chunk tells how to
+rewrite the next."""
 
 from __future__ import annotations
 
@@ -8,11 +9,11 @@ from yibu.gateway.answers.sse import is_utf8
 
 _TEXT = re.compile(rb'"(?:content|text|reasoning_content|reasoning)": ?"')
 _PLAIN = re.compile(rb'[^"\r\n\\]*(?:\\(?!u[dD][89a-fA-F])[^"\r\n\\]*)*(?<!\\)')
-"""A text up to its quote, without surrogates; one that ends in a backslash goes on behind it."""
+"""A text up to its closing quote, without surrogates."""
 
 
 class ChunkTemplate:
-    """What stands before and behind the text of a chunk, as the engine writes it and as it is sent on.
+    """What stands before and after a chunk's text, as the engine writes it and as it is sent.
 
     Comparing it whole costs a tenth of looking for what may have to be changed. An expression made
     for each stream would be faster still, and costs as much to compile as 300 events.
@@ -21,11 +22,11 @@ class ChunkTemplate:
     def __init__(self) -> None:
         self._before = self._behind = b""
         self._sent: tuple[bytes, bytes] | None = (b"", b"")
-        """What is sent in their places; None where that is the same."""
+        """What replaces them; None where nothing changes."""
         self._known = False
 
     def learn(self, given: bytes, sent: bytes) -> None:
-        """Take the events for templates, where they are one line with one text without escapes."""
+        """Use these events as templates, if they are one line with one text without escapes."""
         before, after = _cut(given), _cut(sent)
         self._known = before is not None and after is not None
         if before is not None:
@@ -36,7 +37,7 @@ class ChunkTemplate:
         self._known = False
 
     def apply(self, data: bytes) -> bytes | None:
-        """What whole events in ``data`` become; None where any of them is another kind of event."""
+        """The rewritten events of ``data``; None where any of them does not match the template."""
         before, behind, sent = self._before, self._behind, self._sent
         if not self._known or not data.startswith(before) or not data.endswith(behind):
             return None
@@ -61,7 +62,7 @@ class ChunkTemplate:
 
 
 def _cut(event: bytes) -> tuple[bytes, bytes] | None:
-    """An event before and behind its text."""
+    """The parts of an event before and after its text."""
     found = _TEXT.findall(event)
     if len(found) != 1 or b"\\" in event:
         return None

@@ -1,4 +1,4 @@
-"""Tool calls as OpenAI's specification has them, whatever the engine left out.
+"""Tool calls completed to OpenAI's specification.
 
 Whole: every call has an id, a type, a name and its arguments as a string. Streamed: the first delta
 of a call has all of them, each call has an index of its own, and later deltas bring arguments alone.
@@ -32,15 +32,15 @@ class ToolCallDeltas:
     def __init__(self, names: frozenset[str] = frozenset()) -> None:
         self._names = names
         self._ids: list[str] = []
-        """By the index that clients see."""
+        """Call ids by the client's index."""
         self._called: list[str] = []
-        """The names so far, by the same."""
+        """The names so far, by the client's index."""
         self._given: dict[int, int] = {}
-        """The engine's index of the latest call with it → ours."""
+        """The client's index of the latest call, by the engine's."""
         self._filled: set[int] = set()
         """Calls that have arguments."""
         self._held: dict[int, Fields] = {}
-        """Calls whose name may go on: many clients take it from the first delta that they get."""
+        """Calls held back because their name may be incomplete: many clients take it from the first delta."""
 
     def __bool__(self) -> bool:
         return bool(self._ids)
@@ -57,7 +57,7 @@ class ToolCallDeltas:
             delta.pop("tool_calls", None)
 
     def _normalize(self, call: Fields) -> bool:
-        """Whether the client is to have the call now."""
+        """Complete a delta of a call; whether to send it now."""
         given = call.get("index")
         if call.get("id") is not None:
             call["id"] = str(call["id"])
@@ -86,7 +86,7 @@ class ToolCallDeltas:
         return True
 
     def _continue(self, call: Fields, known: int) -> None:
-        """Make of a later delta what clients may join to what they have: no id or name a second time."""
+        """Reduce a later delta to what clients may append: no id or name a second time."""
         call.pop("id", None)
         call.pop("type", None)
         function = call.get("function")
@@ -103,7 +103,7 @@ class ToolCallDeltas:
             call |= {**held, "function": {**held["function"], **whole_function}}
 
     def _named(self, name: str, piece: str) -> str:
-        """A name that a piece was added to, or that is told again."""
+        """The name with a piece appended, unless the piece repeats it."""
         for whole in (name + piece, piece, name):
             if any(known.startswith(whole) for known in self._names):
                 return whole
@@ -113,7 +113,7 @@ class ToolCallDeltas:
         return any(known != name and known.startswith(name) for known in self._names)
 
     def _find(self, call: Fields, given: object) -> int | None:
-        """The call that this delta goes on with; None where it begins one."""
+        """The index of the call that this delta continues; None where it begins one."""
         identifier = call.get("id")
         if identifier in self._ids:
             return self._ids.index(identifier)

@@ -1,16 +1,16 @@
-"""The tokens that answers count, under each API's names."""
+"""Token counts of answers, under each API's names."""
 
 from __future__ import annotations
 
 from yibu.accounts.usage import Tokens
 
 _MOST = 10**9
-"""Tokens or seconds. No request uses more: an engine that counts so is not believed."""
+"""Tokens or seconds; an engine that counts more is not believed."""
 
 
 def tokens_of(usage: object) -> Tokens | None:
-    """Tokens by a ``usage`` object: OpenAI's older names, or those of Responses and Messages. None
-    where one of them is no count."""
+    """The token counts of a ``usage`` object: OpenAI's older names, or those of Responses and Messages.
+    None where one of them is no count."""
     if not isinstance(usage, dict):
         return None
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
@@ -37,7 +37,7 @@ def audio_seconds(usage: object) -> float:
 
 
 def prompt_count(body: dict[str, object]) -> int:
-    """The prompts of a text completion: a list of texts, or of lists of tokens, has several."""
+    """The number of prompts of a text completion: a list of texts, or of lists of tokens, has several."""
     prompt = body.get("prompt")
     several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
     return len(prompt) if several else 1  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""The console's server side: its page, signing in, and what the page asks. See docs/console.md."""
+"""The console's server side: its page, sign-in and API. See docs/console.md."""

@@ -1,4 +1,4 @@
-"""What the console's routes have in common: bodies, answers, and errors of the node's as HTTP's."""
+"""What the console's routes share: bodies, answers, and the node's errors as HTTP's."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class NotFoundError(NoSuchPathError):
 
 
 class ConflictError(RequestError):
-    """What the request goes by has changed."""
+    """The state that the request assumes has changed."""
 
     status = 409
     type = "invalid_request_error"
 
 
 class RefusedError(RequestError):
-    """yibu refuses it, or failed at it; ``code`` is the error's cause."""
+    """yibu refuses or fails to do it; ``code`` is the error's cause."""
 
     status = 422
     type = "invalid_request_error"
 
 
 class _Localized(Response):
-    """JSON with its texts in the language that the client reads."""
+    """JSON with its texts in the client's language."""
 
     def __init__(self, content: Any, status: int) -> None:
         super().__init__(None, status, NO_STORE, media_type="application/json")
@@ -58,7 +58,7 @@ def answer(content: Any, status: int = 200) -> Response:
 
 
 def as_request_error(error: YibuError) -> RequestError:
-    """The node's error as an HTTP client is told it."""
+    """The node's error as an error response."""
     if isinstance(error, RequestError):
         return error
     if isinstance(error, NotRunningError):

@@ -30,9 +30,9 @@ _TYPES = {
     ".webmanifest": "application/manifest+json",
     ".woff2": "font/woff2",
 }
-"""What is served; other files of the folder are not."""
+"""Content types of the files that are served; other files are not."""
 _PACKED = frozenset({".png", ".woff2", ".ico"})
-"""Compressed in themselves."""
+"""Types that are compressed already."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: "
@@ -70,7 +70,7 @@ class _Loaded:
 
 @dataclass(slots=True)
 class Assets:
-    """The files of one folder. Its methods block; they are read again when one has changed."""
+    """The files of one folder. Methods block; files are read again after a change."""
 
     folder: Path = FOLDER
     _loaded: _Loaded | None = None

@@ -1,4 +1,4 @@
-"""What of the console lives as long as the gateway, whether or not somebody looks."""
+"""The console's state, which lives as long as the gateway."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from yibu.gateway.sessions import Authentication
 
 _STREAMS = 32
 _WRITE = 60.0
-"""Seconds between two records of which sessions are in use, or two tries on a full disk."""
+"""Seconds between two writes of session use, or two tries on a full disk."""
 
 
 class Console:
-    """What the routes of the console have in common."""
+    """What the console's routes share."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Console:
         metrics: Metrics,
         ending: Callable[[], bool],
     ) -> None:
-        """``ending`` says whether the process stops or gives way to another, so that streams have to end."""
+        """``ending`` says whether the process stops or is being replaced, so that streams end."""
         self.deps = deps
         self.authentication = authentication
         self.ending = ending
@@ -42,7 +42,7 @@ class Console:
         self.saved = authentication.sessions.saved
         self._stopped: dict[str, ModelConfig] | None = None
         self.plans: set[asyncio.Task[dict[str, Any]]] = set()
-        """Those that are being made."""
+        """Plans in progress."""
         self._streams = 0
         self._observer: Observer | None = None
         if deps.manager is not None:
@@ -64,15 +64,15 @@ class Console:
         return self._observer
 
     async def stopped(self) -> Mapping[str, ModelConfig]:
-        """Models that were stopped here, to be started again."""
+        """Models stopped in the console, which can be started again."""
         if self._stopped is None:
             found = await asyncio.to_thread(self.saved.stopped)
             self._stopped = self._stopped or {model.name: model for model in found}
         return self._stopped
 
     async def keep_stopped(self, config: ModelConfig, *, in_file: bool) -> None:
-        """``config`` is about to be stopped. A model of the file starts after a restart as the file then
-        has it; any other is written down."""
+        """Remember a model that is about to be stopped. A model of the file starts again as the file
+        then has it; any other is stored."""
         self._stopped = {**await self.stopped(), config.name: config}
         if not in_file:
             self.saved.add_stopped(config)
@@ -86,7 +86,7 @@ class Console:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the history, and what downloads do, until the block ends."""
+        """Keep the history and the downloads' progress until the block ends."""
         tasks = [asyncio.create_task(self._write(), name="console file")]
         if self._observer is not None:
             tasks += [
@@ -110,7 +110,7 @@ class Console:
 
     @contextmanager
     def stream(self) -> Iterator[None]:
-        """One of the event streams that may be open at a time.
+        """Take one of the event streams that may be open at a time.
 
         Raises:
             NotReadyError: there are as many.

@@ -1,4 +1,4 @@
-"""Deploying and configuring: what there is, what would fit, and the file that says what is served."""
+"""Deploying and configuring: catalogue, plans, and the configuration file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from yibu.messages import tr
 _TEXT = 1_000_000
 _PLAN_SECONDS = 120.0
 _PLANS = 2
-"""At a time: each asks a hub, and may read much."""
+"""Concurrent plans: each asks a hub, and may read much."""
 
 Text = Annotated[str, Field(max_length=_TEXT)]
 Word = Annotated[str, Field(max_length=1000)]
 
 
 class PlanRequest(BaseModel):
-    """One of model, script and yaml."""
+    """What to plan: one of model, script and yaml."""
 
     model: Annotated[str | None, Field(min_length=1, max_length=1000)] = None
     name: Annotated[str | None, Field(min_length=1, max_length=200)] = None
@@ -49,25 +49,25 @@ class PlanRequest(BaseModel):
 
 
 class PullRequest(BaseModel):
-    """A catalogue entry, an id, a source."""
+    """What to pull: a catalogue entry, an id or a source."""
 
     model: Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class FileText(BaseModel):
-    """A text for the file."""
+    """A new text of the file."""
 
     text: Text
 
 
 class FileChange(FileText):
-    """The same, and what it began from."""
+    """A new text of the file, and the digest of the text it was made from."""
 
     sha256: Annotated[str, Field(max_length=64)]
 
 
 class Rollback(BaseModel):
-    """Which set of the history; the latest where it names none."""
+    """Which entry of the history to restore; the latest by default."""
 
     until: int | None = None
 

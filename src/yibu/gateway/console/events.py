@@ -19,11 +19,11 @@ from yibu.messages import localized
 
 _OVERVIEW = 2.0
 _LOOK = 1.0
-"""Seconds between two looks whether the stream has to end."""
+"""Seconds between two checks whether the stream has to end."""
 _SILENCE = 15.0
 
 Event = tuple[str, Any]
-"""Its name and its data; the name "" is a comment."""
+"""An event's name and data; the name "" is a comment."""
 
 
 def add_events(router: APIRouter, console: Console) -> None:
@@ -38,7 +38,7 @@ class EventStream(Response):
     def __init__(
         self, console: Console, request: Request, source: Callable[[], AsyncGenerator[Event | None]]
     ) -> None:
-        """``source`` gives None at least every second, where nothing happens."""
+        """``source`` yields None at least every second while nothing happens."""
         super().__init__(status_code=200, media_type="text/event-stream")
         del self.headers["content-length"]
         self.headers["cache-control"] = "no-store"
@@ -76,7 +76,7 @@ class EventStream(Response):
             return
 
     def _admitted(self) -> bool:
-        """Whether who began the stream may still use the console: keys are removed, and the first one
+        """Whether the stream's user may still use the console: keys are removed, and the first key
         closes an open gateway."""
         authentication = self._console.authentication
         if self._session is not None:
@@ -126,7 +126,7 @@ async def _node_events(console: Console) -> AsyncGenerator[Event | None]:
 async def timed(
     events: AsyncIterable[Mapping[str, Any]],
 ) -> AsyncGenerator[Mapping[str, Any] | None]:
-    """The events, and None at once and whenever a second has passed without one."""
+    """The events, with None first and after every second without one."""
     iterator = aiter(events)
     yield None
     coming = asyncio.ensure_future(anext(iterator))

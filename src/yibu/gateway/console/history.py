@@ -1,4 +1,4 @@
-"""The node's own numbers over the last hour, day and month: a fixed number of points of each, in a file.
+"""The node's numbers over the last hour, day and month: a fixed number of points of each, in a file.
 
 What is in memory is what is shown; the file is for the next node. A disk that is full, or a file that
 cannot be read, costs what a restart would find, and nothing else.
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 FILE = "metrics.db"
 """In the state directory."""
 Values = dict[str, float]
-"""By series: ``cpu_percent``, or a model and a series of it, joined by a NUL."""
+"""Values by series: ``cpu_percent``, or a model and its series, joined by a NUL."""
 
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS point (step INTEGER, slot INTEGER, start INTEGER, data BLOB,"
@@ -31,7 +31,7 @@ _TABLE = (
 )
 _WRITE = "REPLACE INTO point (step, slot, start, data) VALUES (?, ?, ?, ?)"
 _FLUSH = 3
-"""Points between two writes: what a crash loses is at most so many times ten seconds."""
+"""Points between two writes, each of ten seconds: what a crash loses at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,11 @@ class Range:
     points: int
 
     def start(self, at: float) -> int:
-        """Of the point that a moment belongs to."""
+        """The start of the point that a moment belongs to."""
         return int(at) // self.step * self.step
 
     def first(self, at: float) -> int:
-        """The oldest that is kept."""
+        """The start of the oldest point that is kept."""
         return self.start(at) - (self.points - 1) * self.step
 
 
@@ -55,10 +55,10 @@ RANGES = {"hour": Range(10, 360), "day": Range(300, 288), "month": Range(7200, 3
 
 
 class History:
-    """Blocking; one thread at a time."""
+    """The stored points. Blocking; one thread at a time."""
 
     def __init__(self, path: Path | None) -> None:
-        """``path`` None: nothing outlives the process."""
+        """``path`` None: keep the points in memory only."""
         self._path = path
         self._points: dict[str, dict[int, Values]] = {name: {} for name in RANGES}
         self._unwritten: set[tuple[str, int]] = set()
@@ -67,7 +67,7 @@ class History:
         self._lock = threading.Lock()
 
     def load(self, now: float) -> None:
-        """Take up what an earlier process has written."""
+        """Read what an earlier process has written."""
         if self._path is None or not self._path.exists():
             return
         names = {one.step: name for name, one in RANGES.items()}
@@ -85,7 +85,7 @@ class History:
             self._remove()
 
     def record(self, at: float, values: Values) -> None:
-        """The numbers of the ten seconds that end now."""
+        """Record the values of the ten seconds that end now."""
         with self._lock:
             finer: Mapping[int, Values] | None = None
             for name, one in RANGES.items():
@@ -105,7 +105,7 @@ class History:
             self._flush()
 
     def read(self, name: str, now: float) -> dict[str, Any]:
-        """One range as docs/console.md has it."""
+        """One range, as docs/console.md describes it."""
         one = RANGES[name]
         first = one.first(now)
         with self._lock:
@@ -169,7 +169,7 @@ class History:
 
 
 def _together(points: Mapping[int, Values], start: int, step: int) -> Values:
-    """Shorter points as one: averages, and of quantiles the greatest."""
+    """Merge shorter points into one: averages, and the maximum of quantiles."""
     found: dict[str, list[float]] = {}
     for begin, values in points.items():
         if start <= begin < start + step:

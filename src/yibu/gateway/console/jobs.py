@@ -1,4 +1,4 @@
-"""Work that takes longer than a request: it goes on when its page is closed, and is told of."""
+"""Work that takes longer than a request: it goes on when its page is closed, and reports its progress."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Job:
     progress: Mapping[str, Any] | None = None
     """The latest one of a download."""
     cancel: threading.Event | None = field(default=None, repr=False)
-    """Ends it, where it can be ended."""
+    """Cancels it, where it can be cancelled."""
 
     def plain(self) -> dict[str, Any]:
         return {
@@ -53,7 +53,7 @@ class Job:
 
 
 class Jobs:
-    """The latest ones; those that run end with the gateway."""
+    """The latest jobs; running ones end with the gateway."""
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque(maxlen=_KEPT)
@@ -100,7 +100,7 @@ class Jobs:
         return next((job for job in self._jobs if job.id == number), None)
 
     async def aclose(self) -> None:
-        """Wait for none of them. What the node was asked to do it finishes by itself."""
+        """Cancel the gateway's side of them. The node finishes by itself what it was asked to do."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

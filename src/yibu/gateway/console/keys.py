@@ -1,4 +1,4 @@
-"""API keys and what they used."""
+"""API keys and their usage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Short = Annotated[str | None, Field(max_length=60)]
 
 
 class KeySettings(BaseModel):
-    """Those of a key; what is left out stays, and null takes a limit away."""
+    """Changes to a key; fields left out stay, and null removes a limit."""
 
     models: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]] | None,
                       Field(max_length=200)] = None  # fmt: skip
@@ -38,7 +38,7 @@ class KeySettings(BaseModel):
     admin: bool = False
 
     def on(self, account: types.Account) -> types.Account:
-        """The account with what was given. Raises UsageError."""
+        """The account with these changes. Raises UsageError."""
         given = self.model_dump(exclude_unset=True)
         if given.get("models") is not None:
             given["models"] = tuple(given["models"])
@@ -46,13 +46,13 @@ class KeySettings(BaseModel):
 
 
 class NewKey(KeySettings):
-    """The same, with a name."""
+    """A new key's name and settings."""
 
     name: Annotated[str, Field(max_length=100)]
 
 
 class Rotation(BaseModel):
-    """How long the old key goes on."""
+    """How long the old secret stays valid."""
 
     grace: Short = None
 
@@ -148,7 +148,7 @@ def _refuse_last(store: AccountStore, name: str, request: Request) -> None:
 async def _with_store(
     console: Console, act: Callable[[AccountStore], T], *, change: bool = False
 ) -> T:
-    """Do something with the database, and let the gateway take it up at once."""
+    """Change the database, and have the gateway reload it at once."""
     accounts = console.deps.accounts
     if accounts is None:
         raise NotReadyError("This gateway keeps no keys")

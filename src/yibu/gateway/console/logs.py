@@ -1,4 +1,4 @@
-"""Logs of the node and of its engines: the last lines, and those that are being written."""
+"""Logs of the node and its engines: the last lines, and new ones as they come."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yibu.gateway.console.events import Event, EventStream
 _LOOK = 0.5
 _MOST = 5000
 _BURST = 1000
-"""Lines that are sent at a time; of more than that in half a second the first are left out."""
+"""Lines sent at a time; of more in half a second the first are dropped."""
 
 Names = Annotated[list[str], Query()]
 Take = Callable[[], list[dict[str, object]]]

@@ -1,4 +1,4 @@
-"""What the console knows of the node: a reading while somebody looks, and points for the history always."""
+"""The console's readings of the node: on demand, and regularly for the history."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ from yibu.routing import Backend, Route
 
 logger = logging.getLogger(__name__)
 _FRESH = 1.5
-"""Seconds for which one reading serves all who look."""
+"""Seconds for which one reading serves all readers."""
 _RECENT = 30
 _RECENT_SERIES = ("requests_per_second", "output_tokens_per_second", "ttft_p95_seconds")
 _MODELS = 64
-"""Models of which the history keeps numbers."""
+"""Models whose numbers the history keeps."""
 
 
 class Observer:
-    """Reads. One event loop; what blocks is done in threads."""
+    """Reads the node's numbers. One event loop; blocking work runs in threads."""
 
     def __init__(
         self, manager: Manager, backend: Backend, metrics: Metrics, history: History
@@ -60,7 +60,7 @@ class Observer:
         self._progress: dict[str, Mapping[str, Any]] = {}
 
     async def overview(self) -> dict[str, Any]:
-        """As docs/console.md has it, without what is not the node's."""
+        """The node's part of the overview, as docs/console.md describes it."""
         async with self._reading:
             now = time.monotonic()
             if self._latest is None or now - self._latest[0] > _FRESH:
@@ -91,7 +91,7 @@ class Observer:
             self.history.close()
 
     async def record(self) -> None:
-        """One point of the history."""
+        """Add a point to the history."""
         page = self._page()
         models = [
             (route.model, self._backend.queued(route.model), self._ready(route.model))
@@ -235,7 +235,7 @@ def _machine(snapshot: Snapshot, disks: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def _gpu(gpu: Gpu, snapshot: Snapshot) -> dict[str, Any]:
-    """A GPU, and whose memory is in use. A replica on several has an equal part on each."""
+    """A GPU, and the replicas that use its memory. A replica on several GPUs counts equally on each."""
     models: list[dict[str, Any]] = []
     for model in snapshot.models:
         held = sum(

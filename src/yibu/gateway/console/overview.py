@@ -1,4 +1,4 @@
-"""What runs, how it has been, and what may be done to it."""
+"""The overview: what runs, its recent numbers, and the actions on it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from yibu.gateway.console.jobs import Job
 
 
 class Change(BaseModel):
-    """What an action may need."""
+    """An action's arguments."""
 
     replicas: Annotated[int | None, Field(ge=1, le=64)] = None
     keep: Annotated[str | None, Field(max_length=40)] = None
 
 
 async def full_overview(console: Console) -> dict[str, Any]:
-    """As docs/console.md has it."""
+    """The overview, as docs/console.md describes it."""
     found = await console.observer.overview()
     up = {model["name"] for model in found["models"]}
     in_file = await asyncio.to_thread(console.manager.file_models)
@@ -170,7 +170,7 @@ async def _keep(console: Console, name: str, change: Change) -> Job:
 
 
 def _asked(console: Console, verb: str, config: ModelConfig, operation: str, **fields: Any) -> Job:
-    """Have the node carry an operation of its control socket out, as a job of this name."""
+    """Run an operation of the control socket as a job of this name."""
     return console.jobs.start(verb, [config.name], console.manager.ask(operation, **fields))
 
 

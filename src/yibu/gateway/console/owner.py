@@ -1,4 +1,4 @@
-"""Whose connection it is: without keys the console is for the user alone whose node it is.
+"""Which user a connection belongs to: without keys only the node's own user may use the console.
 
 Whoever uses the console can start programs. Another user of the machine, who reaches an open gateway on
 loopback like everybody, must not become this user by it; nor must the whole network, through a proxy that
@@ -34,7 +34,7 @@ def is_own(client: Address | None, server: Address | None) -> bool:
 
 
 def _uid(tables: Sequence[Path], client: Address, server: Address) -> int | None:
-    """The user of the socket that the client has; None where there is none."""
+    """The user of the client's socket; None where it is not found."""
     wanted = (_plain(str(client[0])), int(client[1])), (_plain(str(server[0])), int(server[1]))
     ends = f":{wanted[0][1]:04X}"
     for table in tables:
@@ -56,7 +56,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address within IPv6 as what it is."""
+    """An IPv4 address mapped into IPv6, as IPv4."""
     found = ipaddress.ip_address(address.partition("%")[0])
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return str(mapped or found)

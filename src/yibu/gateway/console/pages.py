@@ -1,4 +1,4 @@
-"""The console's page, its files, and signing in."""
+"""The console's page, its files, and sign-in."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SignIn(BaseModel):
-    """What the form sends."""
+    """The sign-in form."""
 
     key: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[!-~]+$")]
 

@@ -1,4 +1,4 @@
-"""What keys have used, as /v1/usage and the console list it."""
+"""Usage by key, as /v1/usage and the console list it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def usage_group(by: str, groups: tuple[By, ...]) -> By:
 async def usage_list(
     accounts: LiveAccounts | None, by: By, since: str, key: str | None
 ) -> UsageList:
-    """What was used since a duration ago, of all keys or of one. Raises RequestError."""
+    """Usage since a duration ago, of all keys or of one. Raises RequestError."""
     try:
         start = time.time() - parse_duration(since)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""What is written down of a request when it is over: its numbers, and its one line in the log."""
+"""A finished request's metrics and its line in the access log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def record(exchange: Exchange, metrics: Metrics) -> None:
 
 
 def _of_the_console(exchange: Exchange) -> bool:
-    """Whether an open console only read something: every few seconds, for as long as it is open."""
+    """Whether an open console only polled, as it does every few seconds."""
     answered = exchange.status < 400 or exchange.status == CLIENT_GONE
     return exchange.method == "GET" and answered and exchange.path.startswith("/console/")
 
@@ -54,7 +54,7 @@ def _line(exchange: Exchange, first: float, total: float) -> str:
 
 
 def _fields(exchange: Exchange, first: float, total: float) -> dict[str, object]:
-    """The same for a log of objects, whose message is the line's beginning."""
+    """The line's values as fields, for JSON logs."""
     prompt, completion = exchange.tokens[:2] if exchange.tokens else (None, None)
     path = _printable(exchange.path)
     return {
@@ -78,7 +78,7 @@ def _fields(exchange: Exchange, first: float, total: float) -> dict[str, object]
 
 
 def _printable(path: str) -> str:
-    """A path that cannot forge a second log line, nor fill the log."""
+    """The path, escaped and shortened so that it cannot forge or fill the log."""
     if path.isascii() and path.isprintable() and len(path) <= 200 and " " not in path:
         return path
     return ascii(path[:200]).replace(" ", "\\x20")

@@ -1,4 +1,4 @@
-"""A client connection: uvicorn's HTTP/1.1 protocol, with the bounds that it leaves to a proxy.
+"""A client connection: uvicorn's HTTP/1.1 protocol, with the bounds that uvicorn leaves to a proxy.
 
 uvicorn (on httptools) parses requests, frames answers, keeps connections alive and hands
 websockets over. What is added at its extension points: bounds in bytes and seconds for heads,
@@ -36,20 +36,21 @@ HEAD_SECONDS = 20.0
 KEEP_ALIVE_SECONDS = 75.0
 """For a connection's first request, or the next one."""
 STALL_SECONDS = 60.0
-"""A client that sends no byte of its body, or takes no byte of its answer, for this long is gone."""
+"""Seconds after which a client that sends no byte of its body, or reads no byte of its answer, is given
+up."""
 BODY_SECONDS = 60.0
 """A body may take this long, and one more second for every ``BODY_RATE`` bytes."""
 BODY_RATE = 1024
 LINGER_SECONDS = 5.0
-"""How long a client that still sends is listened to after its answer."""
+"""Seconds to read from a client that still sends after its answer."""
 _FIRST_PROBE = 0.25
 _PROBES_APART = 15.0
-"""Seconds between looks at whether a client that has closed its sending half still reads: doubled each time."""
+"""Seconds between probes whether a half-closed client still reads; doubled each time."""
 _UNPROBED = 2.0
-"""The wait after which one is given up that nothing can be sent to before its answer (HTTP/1.0)."""
+"""Seconds after which a half-closed client that cannot be probed (HTTP/1.0) is given up."""
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER: on, for no time."""
+"""SO_LINGER with a timeout of 0: closing sends a reset."""
 
 
 class SlowRequestError(InvalidRequestError):
@@ -73,13 +74,13 @@ class HttpConnection(ParsedConnection):
         self._application = cast("Callable[[Scope, Receive, Send], Any]", self.app)
         self.lost = False
         self.deaf = False
-        """What still comes is thrown away, until the client closes or ``LINGER_SECONDS`` are over."""
+        """Whether input is discarded until the client closes or ``LINGER_SECONDS`` are over."""
         self._newest: asyncio.Task[None] | None = None
-        """The task of the request that was begun last."""
+        """The task of the latest request."""
         self._running: tuple[Cycle, asyncio.Task[None]] | None = None
         self._refusal: RequestError | None = None
         self._half_closed = False
-        """The client sends nothing more; what it has asked for is answered."""
+        """Whether the client has closed its sending half; its requests are still answered."""
         # Time-outs.
         self._buffered = 0
         self._moved = self._checked = self.since
@@ -133,7 +134,8 @@ class HttpConnection(ParsedConnection):
         return True
 
     def _probe(self, waited: float) -> None:
-        """Send what a client may ignore: one that is gone answers it with a reset, which shows at the next look."""
+        """Send what a client may ignore: a client that is gone answers with a reset, seen at the next
+        check."""
         if self.lost or not self._unanswered:
             return
         cycle = self._unanswered[0]
@@ -161,7 +163,7 @@ class HttpConnection(ParsedConnection):
             super().handle_websocket_upgrade()
 
     def close(self) -> None:
-        """Close; a client that still sends is listened to for a while first."""
+        """Close; first read for a while from a client that still sends."""
         sending = self._in_body or self._refusal is not None or self.held
         if self.lost or self._half_closed or not sending:
             self._wire.close_now()
@@ -174,7 +176,7 @@ class HttpConnection(ParsedConnection):
                 self.transport.write_eof()
 
     def shutdown(self) -> None:
-        """Close once what is in flight is answered; called by the server when it stops."""
+        """Close once everything in flight is answered; called by the server when it stops."""
         self._draining = True
         if self._unanswered:
             super().shutdown()
@@ -183,13 +185,13 @@ class HttpConnection(ParsedConnection):
 
     @property
     def idle(self) -> bool:
-        """Nothing of it would be lost to the client."""
+        """Whether closing it now loses nothing for the client."""
         return self.deaf or not (self._unanswered or self.transport.get_write_buffer_size())
 
     # Time ---------------------------------------------------------------------------------
 
     def check_time(self, now: float) -> None:
-        """Close what has taken too long; called once a second."""
+        """Close if a timeout has passed; called once a second."""
         passed, self._checked = now - self._checked, now
         buffered = self.transport.get_write_buffer_size()
         # While it may still be written to, a full buffer does not show whether anything is taken.
@@ -227,7 +229,7 @@ class HttpConnection(ParsedConnection):
         self.tasks.add(self._newest)
 
     async def _run(self, cycle: Cycle) -> None:
-        """Run the application for the oldest request; nothing it does ends more than that."""
+        """Run the application for the oldest request; an exception ends that request alone."""
         task = self._newest
         assert task is not None
         try:
@@ -259,8 +261,8 @@ class HttpConnection(ParsedConnection):
                 self._break()
 
     def _break(self) -> None:
-        """Close so that the client does not take what it has for the whole answer: where only the
-        connection's end tells the answer's (HTTP/1.0), a reset does."""
+        """Close so that the client cannot take a part for the whole answer: by a reset where only the
+        connection's end ends the answer (HTTP/1.0)."""
         sock = self.transport.get_extra_info("socket")
         if sock is not None and not self.lost and self.scope["http_version"] == "1.0":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -293,7 +295,7 @@ class HttpConnection(ParsedConnection):
         self.flow.resume_reading()
 
     def _refuse(self, error: RequestError) -> None:
-        """Answer what cannot be served, after the answers to what came before it."""
+        """Send an error response, after the answers to earlier requests."""
         self._refusal = error
         if self._in_body:
             faulty = self._unanswered.pop() if self._unanswered else None

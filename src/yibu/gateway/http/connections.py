@@ -24,7 +24,7 @@ class TooManyConnectionsError(NotReadyError):
 
 
 class Timed(Protocol):
-    """An HTTP connection, as the server sees it."""
+    """An HTTP connection, as the server checks it."""
 
     transport: asyncio.Transport
     since: float
@@ -41,12 +41,12 @@ class Connections(ServerState):
         super().__init__()
         self.limit = limit
         self.timed: set[Timed] = set()
-        """The HTTP connections; ``connections`` has the websockets too."""
+        """The HTTP connections; ``connections`` includes websockets."""
         self.known_heads = KnownHeads()
         self._warned = -_WARN_EVERY
 
     def tick(self, now: float) -> None:
-        """Once a second: the Date header, and connections whose time is over."""
+        """Update the Date header and check timeouts; called once a second."""
         self.default_headers = [(b"date", formatdate(usegmt=True).encode())]
         for connection in list(self.timed):
             connection.check_time(now)

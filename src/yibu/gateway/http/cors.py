@@ -17,7 +17,7 @@ _ASKED = re.compile(
     rb"authorization|content-type|accept|user-agent|idempotency-key|x-api-key|x-request-id"
     rb"|(?:x-stainless|anthropic|openai)-[a-z0-9-]{1,64}"
 )
-"""Headers of requests that a page may set: those that the official SDKs send."""
+"""Request headers that a page may set: those that the official SDKs send."""
 
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[^\s/?#@:\[\]*]+)(?::[0-9]{1,5})?")
 _LONGEST = 4096
@@ -40,15 +40,15 @@ class Cors:
     """The Fetch standard's CORS protocol, for a list of origins (``*`` allows all)."""
 
     def __init__(self, origins: Iterable[str] = ()) -> None:
-        """Raises ConfigError for what is no origin."""
+        """Raises ConfigError for an invalid origin."""
         self.configure(origins)
 
     def configure(self, origins: Iterable[str]) -> None:
-        """Let these in from now on. Raises ConfigError, with those as they were."""
+        """Allow these origins from now on. Raises ConfigError, with nothing changed."""
         self._origins = frozenset(_checked(origin).encode() for origin in origins)
 
     def headers(self, origin: bytes | None) -> Headers | None:
-        """What an answer to ``origin`` carries; None when there is nothing to add."""
+        """CORS headers of an answer to ``origin``; None when there are none to add."""
         if not self._origins or origin is None:
             return None
         allowed = origin if origin in self._origins else b"*" if b"*" in self._origins else None
@@ -78,7 +78,7 @@ class Cors:
         return True
 
     def check_site(self, exchange: Exchange) -> None:
-        """Refuse what a page of another site makes a browser send without asking first.
+        """Refuse requests that a page of another site makes a browser send without a preflight.
 
         Programs send neither ``Origin`` nor ``Sec-Fetch-Site``, and pass.
 
@@ -125,7 +125,7 @@ def _checked(origin: str) -> str:
 
 
 def _allowed_headers(asked: bytes) -> bytes:
-    """What a preflight request asks for, as far as the official SDKs send it."""
+    """The headers that a preflight request asks for, as far as the official SDKs send them."""
     names = [name.strip().lower() for name in asked[:_LONGEST].split(b",")]
     known = [*_HEADERS.split(b", "), *(name for name in names if _ASKED.fullmatch(name))]
     return b", ".join(dict.fromkeys(known))

@@ -1,4 +1,4 @@
-"""One request and its answer on a connection: uvicorn's, with a short way for what comes whole."""
+"""One request and its answer on a connection: uvicorn's, with a shortcut for whole bodies."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from yibu.gateway.http.exchange import Headers
 
 _JOINED_BYTES = 64 * 1024
-"""Bodies up to this are copied behind their head, which is cheaper than a write of two parts."""
+"""Bodies up to this size are copied behind their head, which is cheaper than writing two parts."""
 
 
 class Cycle(RequestResponseCycle):
-    """A request whose body may have come whole, and whose answer may be sent whole."""
+    """A request whose body may be complete, and whose answer may be sent whole."""
 
     async def receive(self) -> Any:
-        """As uvicorn's; a body that is there already is handed out without waiting for it."""
+        """As uvicorn's; a body that is already complete is returned without waiting."""
         if self.more_body or self.disconnected or self.response_complete:
             return await super().receive()
         if self.waiting_for_100_continue or not self.message_event.is_set():

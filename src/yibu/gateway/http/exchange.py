@@ -1,4 +1,4 @@
-"""One HTTP request on its way through the gateway, and its answer."""
+"""One HTTP request and its answer."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ CLIENT_GONE = 499
 
 
 class UnsupportedEncodingError(InvalidRequestError):
-    """The request's body is compressed: what it grows to would be known too late."""
+    """The request's body is compressed: its real size would be known too late."""
 
     status = 415
     default_code = "unsupported_encoding"
 
 
 class ClientGoneError(Exception):
-    """The client left before its request was whole."""
+    """The client left before its request was complete."""
 
 
 class Exchange:
@@ -118,19 +118,19 @@ class Exchange:
         self.bytes_out = 0
         self.tokens: Tokens | None = None
         self.prompt_most: int | None = None
-        """Tokens that its one prompt cannot exceed; None where it may have several."""
+        """The most tokens its single prompt can have; None where it may have several prompts."""
         self.audio_seconds = 0.0
         self.compute = 0.0
         """Seconds that replicas worked on it."""
         self.admission: Admission | None = None
-        """Its share of the caller's and the model's limits, where there are any."""
+        """Its share of the limits of caller and model, where there are any."""
         self.limits: Headers | None = None
-        """What is left of them, for the answer."""
+        """Rate limit headers for the answer."""
         self.failed = False
-        """A stream ended in an error."""
+        """Whether a stream ended in an error."""
         self.stream = False
         self.closing = False
-        """The last part of the answer was sent."""
+        """Whether the last part of the answer was sent."""
         self.event_number = 0
         """Of an error event that ends a stream, in APIs that number theirs."""
 
@@ -192,7 +192,7 @@ class Exchange:
         return parts
 
     def replace_body(self, body: bytes) -> None:
-        """Let what reads the body from here on find this one, whole and as JSON."""
+        """Replace the body by this complete one, of type JSON, for later readers."""
 
         async def replay() -> Message:
             return {"type": "http.request", "body": body, "more_body": False}
@@ -203,7 +203,7 @@ class Exchange:
         self.headers[b"content-type"] = b"application/json"
 
     def translate(self, translator: Callable[[Send], Send]) -> None:
-        """Let everything that is sent from here on pass through ``translator``'s ``send``."""
+        """Pass everything sent from now on through ``translator``'s ``send``."""
         self._send = translator(self._send)
         self._answer = None
 
@@ -216,8 +216,7 @@ class Exchange:
         )
 
     def require_single_headers(self) -> None:
-        """Refuse a header that is given twice: this gateway and whoever stands before it might
-        go by different ones.
+        """Refuse repeated headers: this gateway and a proxy in front of it might read different ones.
 
         Raises:
             InvalidRequestError: one is.
@@ -244,7 +243,7 @@ class Exchange:
             )
 
     def require_json(self) -> None:
-        """Refuse what a web page of another site can send without asking (a CORS preflight).
+        """Refuse what a page of another site can send without a CORS preflight.
 
         A program may leave the type out; a page could too, and tells its origin.
 
@@ -265,7 +264,7 @@ class Exchange:
 
     @property
     def answering(self) -> bool:
-        """Whether the client has been sent a status already."""
+        """Whether the status has been sent."""
         return self._state != "unanswered"
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -273,7 +272,7 @@ class Exchange:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     def _complete(self, status: int, headers: Headers) -> None:
-        """Begin the answer: add the headers that every one has."""
+        """Begin the answer, with the headers that all answers have."""
         self._step("unanswered", "answering")
         self.status = status
         headers.append((b"x-request-id", self.request_id))
@@ -297,12 +296,13 @@ class Exchange:
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def keep_alive(self) -> None:
-        """Send a comment in a stream of events: nothing for its reader, and no first byte."""
+        """Send a comment in an event stream: ignored by its reader, and not counted as first byte."""
         self._step("answering", "answering")
         await self._send({"type": "http.response.body", "body": KEEP_ALIVE, "more_body": True})
 
     async def probe(self) -> None:
-        """The same where a stream of events has begun, for a server that wants to know whether its client is gone."""
+        """Send a comment if an event stream has begun, for a server that checks whether its client is
+        gone."""
         if self.stream and self._state == "answering":
             await self.keep_alive()
 
@@ -337,12 +337,12 @@ class Exchange:
 
     @property
     def language(self) -> str:
-        """The language that the client reads, by its Accept-Language."""
+        """The client's language, by Accept-Language."""
         return accepted(self.headers.get(b"accept-language", b"").decode("latin-1"))
 
     async def refuse(self, error: RequestError) -> None:
-        """Answer with an error object; in a stream that has begun, with an error event. An answer
-        that has ended stays as it is."""
+        """Send an error response, or an error event in a stream that has begun. Does nothing after the
+        answer's end."""
         if self._state == "ended":
             return
         if not self.answering:
@@ -354,7 +354,7 @@ class Exchange:
             await self.end(event)
 
     async def surface_send(self, message: Message) -> None:
-        """``send`` for the documented surface, which is an ASGI application of its own."""
+        """``send`` for the documented surface, an ASGI application of its own."""
         if message["type"] == "http.response.start":
             await self.start(message["status"], list(message["headers"]))
         elif message.get("more_body", False):
@@ -363,7 +363,7 @@ class Exchange:
             await self.end(message.get("body", b""))
 
     async def head_send(self, message: Message) -> None:
-        """The same for HEAD: the headers alone."""
+        """``send`` for HEAD: the headers alone."""
         if message["type"] == "http.response.start":
             await self.start(message["status"], list(message["headers"]))
         elif not message.get("more_body", False):

@@ -1,4 +1,4 @@
-"""The names by which the gateway may be called, against DNS rebinding.
+"""Host names by which the gateway may be called, against DNS rebinding.
 
 A web page of another site cannot read answers of ``127.0.0.1``: its browser keeps to the page's
 own origin. But the page's owner may let the name of that site point to 127.0.0.1 a moment later,
@@ -15,7 +15,7 @@ from yibu.errors import RequestError
 from yibu.messages import tr
 
 _KNOWN_LIMIT = 256
-"""Host headers that are remembered as good; there are as many as there are ways to write it."""
+"""Accepted Host headers that are cached."""
 
 _OWN_DOMAINS = (".localhost", ".internal")
 """Nobody can own a name in these: browsers keep the one on this machine (RFC 6761), and the other
@@ -31,18 +31,18 @@ class HostNotAllowedError(RequestError):
 
 
 class HostCheck:
-    """Costs a look into a set for every request but a host's first."""
+    """Checks Host headers; costs a set lookup after a host's first request."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.configure(names)
 
     def configure(self, names: Iterable[str]) -> None:
-        """Answer to these names, which are ``gateway.hosts``, beside this machine's own."""
+        """Accept these names (``gateway.hosts``) beside this machine's own."""
         self._names = frozenset(_plain(name) for name in names)
         self._known: set[bytes | None] = {None}  # HTTP/1.0; no browser leaves it out
 
     def check(self, host: bytes | None) -> None:
-        """Let a request with this Host header pass.
+        """Check a request's Host header.
 
         Raises:
             HostNotAllowedError: it names something else than this machine.

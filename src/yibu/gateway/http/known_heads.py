@@ -1,4 +1,4 @@
-"""Request heads that were parsed and checked before: clients send the same one again and again.
+"""A cache of parsed and checked request heads: clients send the same one again and again.
 
 A head that differs from a known one in its Content-Length alone is read the same. What is kept was
 parsed by httptools and passed every check; nothing here parses.
@@ -12,23 +12,23 @@ from typing import Any
 
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,10})\r\n")
 _LONGEST = 4096
-"""Bytes of a head that is kept."""
+"""Bytes of a head that may be cached."""
 _MOST = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a head was parsed to."""
+    """A parsed head."""
 
     scope: dict[str, Any]
-    """Of the application, without what differs by connection and request."""
+    """The ASGI scope, without what differs by connection and request."""
     headers: list[tuple[bytes, bytes]]
     at: int
-    """Where in ``headers`` the Content-Length stands."""
+    """The position of Content-Length in ``headers``."""
 
 
 class KnownHeads:
-    """Those of one server, the oldest forgotten when they are too many."""
+    """The cached heads of one server, the oldest dropped first."""
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
@@ -48,8 +48,8 @@ class KnownHeads:
     def keep(
         self, data: bytes, start: int, scope: dict[str, Any], headers: list[tuple[bytes, bytes]]
     ) -> None:
-        """Keep the head that stands in ``data`` from ``start`` on, parsed to ``scope`` and
-        ``headers``, where it has a length."""
+        """Cache the head that begins at ``start`` in ``data``, parsed to ``scope`` and ``headers``, if
+        it has a length."""
         data = data[start : start + _LONGEST]
         end = data.find(b"\r\n\r\n")
         length = _LENGTH.search(data, 0, end + 2) if end >= 0 else None

@@ -31,11 +31,11 @@ from yibu.messages import tr
 MAX_PIPELINED = 16
 """Parsed requests that may wait for the answers before them; the rest stays unparsed, unread."""
 _PIECE = 4096
-"""Bytes given to the parser at a time: it makes requests of all that it is given."""
+"""Bytes given to the parser at a time: it creates a request for every head in them."""
 
 
 class ParsedConnection(HttpToolsProtocol):
-    """Makes requests of a client's bytes."""
+    """Creates requests from a client's bytes."""
 
     server_state: Connections
 
@@ -51,7 +51,7 @@ class ParsedConnection(HttpToolsProtocol):
         self.since = self.loop.time()
         """When the head began, the body's last byte came, or the last answer ended."""
         self.held = b""
-        """Read, and not parsed yet: too many requests wait already."""
+        """Bytes read but not parsed: too many requests wait already."""
         self.cycle: Cycle = cast("Cycle", None)
         self._unanswered: deque[Cycle] = deque()
         self._draining = False
@@ -62,17 +62,17 @@ class ParsedConnection(HttpToolsProtocol):
         self._unaccounted = 0
         """Bytes parsed since the last head or part of a body: of heads, trailers, extensions."""
         self._raw = b""
-        """The bytes that the message's head stands in, from ``_start`` on (-1: somewhere)."""
+        """The bytes with the message's head, from ``_start`` on (-1: unknown)."""
         self._start = 0
         self._ignores_upgrade = False
         self._received = 0
-        """Bytes of its body."""
+        """Bytes of the body received so far."""
         self._waited = 0.0
-        """Seconds that its body was waited for."""
+        """Seconds spent waiting for the body."""
 
     @abstractmethod
     def _refuse(self, error: RequestError) -> None:
-        """Answer what cannot be served."""
+        """Send an error response."""
 
     @abstractmethod
     def _start_asgi_task(self, cycle: Any, app: Any = None) -> None:
@@ -210,7 +210,7 @@ class ParsedConnection(HttpToolsProtocol):
             self.pipeline.appendleft((cycle, cast("Any", None)))
 
     def _open(self, scope: dict[str, Any], *, keep_alive: bool) -> Cycle:
-        """A request whose head is read."""
+        """Create a request whose head is parsed."""
         scope["server"], scope["client"], scope["state"] = self.server, self.client, {}
         self.scope = cast("Any", scope)
         self.cycle = cycle = Cycle(
@@ -223,7 +223,7 @@ class ParsedConnection(HttpToolsProtocol):
         return cycle
 
     def _check_first_line(self, line: bytes, length: int | None) -> None:
-        """httptools takes other protocols' names (RTSP, ICE) for HTTP, and skips empty lines."""
+        """Refuse what httptools accepts beyond HTTP: other protocols' names (RTSP, ICE) and empty lines."""
         start = self._start
         if start >= 0:
             begins = self._raw.startswith(line, start)
@@ -252,7 +252,7 @@ class ParsedConnection(HttpToolsProtocol):
 
 
 def _instead_of_http(data: bytes, error: Exception) -> str:
-    """What a client that speaks another protocol is told."""
+    """The error message for a client that speaks another protocol."""
     if data.startswith(b"\x16\x03"):
         return tr(
             "This is TLS, and the gateway speaks HTTP: write http:// instead of https://, or put a "

@@ -37,7 +37,7 @@ class HeadTooLargeError(InvalidRequestError):
 
 
 class ExpectationFailedError(InvalidRequestError):
-    """The request expects something else of the server than that it waits for the body."""
+    """The request's Expect header is not ``100-continue``."""
 
     status = 417
     default_code = "expectation_failed"
@@ -100,8 +100,7 @@ def _check_host(method: bytes, target: bytes, version: str, hosts: list[bytes]) 
 
 
 def _check_whole_target(method: bytes, target: bytes, hosts: list[bytes]) -> None:
-    """Of a target that is a whole URL its host counts (RFC 9112, 3.2.2), and of any other the Host
-    header: they have to be the same."""
+    """Check that an absolute target names the same host as the Host header (RFC 9112, 3.2.2)."""
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
         if target != b"*" or method != b"OPTIONS":
@@ -111,7 +110,7 @@ def _check_whole_target(method: bytes, target: bytes, hosts: list[bytes]) -> Non
 
 
 def check_websocket(method: bytes, headers: Headers, length: int | None) -> None:
-    """Refuse what is no websocket handshake by RFC 6455; ``length`` is the body's.
+    """Refuse an invalid websocket handshake (RFC 6455); ``length`` is the body's.
 
     Raises:
         BadRequestError: it is none.

@@ -1,4 +1,4 @@
-"""What uvicorn's HTTP protocol is given in place of its own transport, flow control and ``send``."""
+"""Replacements for uvicorn's transport, flow control and ``send``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yibu.gateway.http.exchange import Message, Send
 
 
 class Owner(Protocol):
-    """The connection, as these see it."""
+    """The connection, as these use it."""
 
     transport: asyncio.Transport
     deaf: bool
@@ -36,7 +36,7 @@ class AnswerTransport:
         self._holds = False
 
     def hold_head(self) -> None:
-        """The next write is a head; where nothing follows at once, it leaves alone."""
+        """Hold the next write, a head, until more follows or the event loop's turn ends."""
         self._holds = True
 
     def write(self, data: bytes) -> None:
@@ -86,7 +86,7 @@ class AnswerTransport:
 
 
 class HeldFlow(FlowControl):
-    """Reads nothing while something that was read waits to be parsed."""
+    """Keeps reading paused while bytes wait to be parsed."""
 
     def __init__(self, connection: Owner) -> None:
         super().__init__(connection.transport)
@@ -98,8 +98,7 @@ class HeldFlow(FlowControl):
 
 
 def until_closed(cycle: RequestResponseCycle, send: Send) -> Send:
-    """``send`` for HTTP/1.0, which knows no chunks: without a length, an answer lasts until the
-    connection is closed. uvicorn would send chunks."""
+    """``send`` for HTTP/1.0, which has no chunks: an answer without a length ends with the connection."""
 
     sized = False
 

@@ -1,4 +1,4 @@
-"""The websockets that the gateway serves, and how each says that something went wrong."""
+"""The gateway's websocket protocols, and how each reports an error."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from yibu.gateway.operations import OPERATIONS, Operation
 
 @dataclass(frozen=True, slots=True)
 class LiveRoute:
-    """One protocol."""
+    """One websocket protocol."""
 
     path: str
     operation: Operation
-    """Whose models it is for."""
+    """The operation whose models can serve it."""
     error: Callable[[RequestError], dict[str, Any]]
-    """The message that tells an error."""
+    """Makes the error message of the protocol."""
     access: Access
 
 

@@ -1,4 +1,4 @@
-"""Websocket sessions: checked like any request, then carried to a replica and back.
+"""Websocket sessions: checked like any request, then relayed to a replica.
 
 Messages pass as they are; the engine's reports of how much it heard (``yibu.usage``) stop here. Both ends
 are framed by their libraries. A session lives and ends with its replica: what it said last is in that
@@ -49,22 +49,22 @@ logger = logging.getLogger("yibu.gateway")
 KEY_PROTOCOL = "openai-insecure-api-key."
 """How a browser, which can set no header, sends a key: as a subprotocol."""
 FUNASR_PORT = "funasr"
-"""In a connection's state: it came in on FunASR's port, where every path is its protocol's."""
+"""In a connection's state: it came in on FunASR's port, where every path is FunASR's protocol."""
 _USAGE = '{"type":"yibu.usage"'
 _GOING_AWAY, _POLICY, _FAULT, _RESTART = 1001, 1008, 1011, 1012
 _SWITCHING = 101
 _REASON_BYTES = 120
-"""A close frame has room for 123."""
+"""Bytes of a close reason; a frame has room for 123."""
 
 
 class SessionIdleError(InvalidRequestError):
-    """Nothing came from the client of a live session for gateway.idle_timeout."""
+    """The client of a live session sent nothing for gateway.idle_timeout."""
 
     default_code = "session_idle"
 
 
 class AudioLimitError(OverloadedError):
-    """A live session has heard gateway.max_live_audio seconds."""
+    """A live session has received gateway.max_live_audio seconds."""
 
     default_code = "audio_limit_reached"
     should_retry = False
@@ -83,7 +83,7 @@ class LiveSessions:
         cors: Cors,
         hosts: HostCheck,
     ) -> None:
-        """``config`` gives the settings that hold now."""
+        """``config`` returns the current settings."""
         self._backend, self._config, self._metrics = backend, config, metrics
         self._accounting, self._authentication = accounting, authentication
         self._cors, self._hosts = cors, hosts
@@ -93,7 +93,7 @@ class LiveSessions:
         self._draining.set()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one handshake, and carry the session until either side ends it."""
+        """Answer one handshake, and relay the session until either side ends it."""
         await receive()  # websocket.connect
         exchange = Exchange({**scope, "method": "GET"}, receive, _refusing(send))
         self._metrics.in_flight += 1
@@ -149,7 +149,7 @@ class LiveSessions:
             lease.release(failed=failed)
 
     def _accept(self, exchange: Exchange) -> LiveRoute:
-        """Which protocol it is for a caller that may use it.
+        """Check the caller; returns the session's protocol.
 
         Raises:
             RequestError: it is refused.
@@ -179,7 +179,7 @@ class LiveSessions:
     async def _connect(
         self, exchange: Exchange, live: LiveRoute, route: Route, given: Mapping[str, str]
     ) -> tuple[Lease, EngineSocket]:
-        """A replica and the websocket to it; another one where the first cannot be reached."""
+        """A replica and a websocket to it; another one where the first cannot be reached."""
         failure: RequestError | None = None
         exclude: frozenset[str] = frozenset()
         while True:
@@ -231,7 +231,7 @@ class _Relay:
         self._progressed = progressed
 
     async def run(self) -> bool:
-        """Carry messages until the session ends; whether the replica failed it."""
+        """Relay messages until the session ends; whether the replica failed."""
         ways = [
             asyncio.create_task(self._from_client(), name="live client"),
             asyncio.create_task(self._from_engine(), name="live engine"),
@@ -381,7 +381,7 @@ def _refusal(refused: RefusedError, model: str) -> RequestError:
 
 
 def _refusing(send: Send) -> Send:
-    """A refusal of a handshake is an HTTP answer."""
+    """``send`` that refuses a handshake by an HTTP response."""
 
     async def refuse(message: Message) -> None:
         await send({**message, "type": message["type"].replace("http.", "websocket.http.", 1)})

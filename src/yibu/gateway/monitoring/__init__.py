@@ -1,1 +1,1 @@
-"""The metrics page: the gateway's own numbers, the fleet's, and the engines'."""
+"""The metrics page: the gateway's numbers, the fleet's, and the engines'."""

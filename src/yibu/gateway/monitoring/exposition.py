@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from yibu.prometheus import escape
 
 MAX_LINES = 50_000
-"""Of one program's exposition; vLLM's has about a thousand."""
+"""Lines of one program's exposition; vLLM's has about a thousand."""
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*+"
 _VALUE = r"[+-]?(?:(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?|[iI]nf|[nN]a[nN])"
@@ -54,11 +54,11 @@ class Merger:
     """Takes expositions by ``add``; ``text`` is all of them as one."""
 
     def __init__(self, page: str = "") -> None:
-        """``page`` is what stands beside: the names in it are taken."""
+        """``page`` is the page that the result is added to: the names in it are taken."""
         self._families: dict[str, _Family] = {}
         self._owners: dict[str, str] = {}
-        """Which family a sample's name belongs to: ``x_count`` may be one of its own, or of
-        the histogram ``x``."""
+        """The family of each sample's name: ``x_count`` may be a family of its own, or belong to the
+        histogram ``x``."""
         for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE):
             for suffix in ("", *_SUFFIXES.get(kind, ())):
                 self._owners[name + suffix] = ""
@@ -80,7 +80,7 @@ class Merger:
         return sum(not source.take(line) for line in lines)
 
     def text(self) -> str:
-        """The families, each whole; empty when there are none."""
+        """The merged families; empty when there are none."""
         out: list[str] = []
         for name, family in self._families.items():
             if not family.lines:
@@ -93,7 +93,7 @@ class Merger:
 
 
 class _Source:
-    """One program's exposition on its way into the families of all."""
+    """One program's exposition, while it is merged."""
 
     def __init__(
         self, families: dict[str, _Family], owners: dict[str, str], labels: Mapping[str, str]
@@ -105,11 +105,11 @@ class _Source:
         self._helps: dict[str, str] = {}
         self._typed: set[str] = set()
         self._mine: dict[str, _Family | None] = {}
-        """By a sample's name, where it goes; None: nowhere."""
+        """The family by a sample's name; None: the sample is dropped."""
         self._seen: set[str] = set()
 
     def take(self, line: str) -> bool:
-        """Whether the line could be used; those that say nothing can."""
+        """Whether the line is valid; comments and empty lines are."""
         line = line.strip(" \t\r")
         if not line:
             return True
@@ -148,7 +148,7 @@ class _Source:
         return self._mine.get(name, self._mine.get(name + "_sum")) is not None
 
     def _claim(self, name: str, kind: str) -> dict[str, _Family | None]:
-        """Find or begin a family, unless its names are taken or its kind is another's."""
+        """Find or begin a family, unless its names are taken or its type differs."""
         samples = [name + suffix for suffix in _SUFFIXES.get(kind, ("",))]
         family = self._families.get(name)
         free = all(self._owners.get(sample, name) == name for sample in samples)
@@ -163,7 +163,7 @@ class _Source:
         return self._mine
 
     def _joined(self, own: str) -> str | None:
-        """The added labels and the sample's own; None when a name would stand twice."""
+        """The added labels and the sample's own; None for a repeated name."""
         names = set(self._labels)
         parts = [self._prefix] if self._prefix else []
         for found, value in _PAIR.findall(own):

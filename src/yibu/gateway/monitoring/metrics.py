@@ -1,4 +1,4 @@
-"""What the gateway counts, cheaply enough for every request."""
+"""The gateway's counters, cheap enough for every request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 
 @dataclass(slots=True)
 class Metrics:
-    """What the gateway counts. Labels are few: paths are those of the API, models those known."""
+    """The gateway's counters. Labels are few: paths of the API, known models."""
 
     requests: Counter[Labels] = field(default_factory=Counter)
     """By model, path, status and the key's name, where there is one."""
@@ -43,7 +43,7 @@ class Metrics:
         histogram.observe(seconds)
 
     def render(self, extra: Iterable[str] = ()) -> str:
-        """The exposition; ``extra`` are further lines, of the models' states for instance."""
+        """The exposition; ``extra`` are further lines, for instance of the models' states."""
         model, path = ("model",), ("model", "path")
         errors = "Engines unreachable or broken off"
         retries = "Requests sent to a second replica"
@@ -64,11 +64,11 @@ class Metrics:
         return "\n".join(lines) + "\n"
 
     def render_own(self, key: str) -> str:
-        """What one key may see: what it did itself."""
+        """The metrics of one key alone."""
         return "\n".join(self._of_keys(lambda other: other == key)) + "\n"
 
     def _of_keys(self, shown: Callable[[str], bool]) -> list[str]:
-        """The families that have the key's name; requests without a key have no such label."""
+        """The families with the key's name; requests without a key have no such label."""
         lines: list[str] = []
         for name, text, names, counter in (
             ("requests_total", "HTTP requests", ("model", "path", "status"), self.requests),

@@ -1,4 +1,4 @@
-"""What only the node knows, as lines of the metrics page: memory by replica, GPUs, starts by cause."""
+"""The node's own metrics: memory by replica, GPUs, starts by cause."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Model = Mapping[str, Any]
 
 @dataclass(slots=True)
 class NodeMetrics:
-    """Asks the node for its numbers when the page is asked for."""
+    """Asks the node for its numbers when the page is requested."""
 
     status: Callable[[], Awaitable[Sequence[Model]]]
     """What ``yibu ps --json`` shows."""
     reserved: Callable[[], Awaitable[Sequence[Reservation]]]
-    """What replicas were placed with."""
+    """The replicas' reservations."""
     gpus: Callable[[], Sequence[Gpu]]
     """Blocking; called in a thread."""
     _starts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -38,7 +38,7 @@ class NodeMetrics:
         return [*self._start_lines(), *memory_lines(models, reserved, gpus), *gpu_lines(gpus)]
 
     async def watch(self, events: AsyncIterable[Mapping[str, Any]], backend: Backend) -> None:
-        """Count the starts that the node's events tell of; ends when it is cancelled."""
+        """Count the starts in the node's events, until cancelled."""
         async for event in events:
             if event["event"] == "state" and event["state"] == "ready" and event["replica"]:
                 self._started(event["model"], event["replica"], backend)

@@ -1,4 +1,4 @@
-"""What ``yibu top`` and the console show: two readings of node, metrics and machine, and what is between."""
+"""The readings of ``yibu top`` and the console: node, metrics and machine, and the rates between two."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is shown at one moment."""
+    """All readings of one moment."""
 
     url: str
     node_pid: int
     node_seconds: float
-    """Since the node was started."""
+    """Seconds since the node started."""
     cpus: int
     cpu_percent: float
     """Of the whole machine."""
@@ -101,13 +101,13 @@ class Counts:
 
 
 class Processor:
-    """How busy the machine was between two looks."""
+    """Measures how busy the processors are between two calls."""
 
     def __init__(self) -> None:
         self._before = self._now()
 
     def percent(self) -> float:
-        """Since the last call, of all processors together."""
+        """Per cent since the last call, of all processors together."""
         (busy, total), before = self._now(), self._before
         self._before = busy, total
         passed = total - before[1]
@@ -127,7 +127,7 @@ class Sampler:
         self._before: Counts | None = None
         self._processor = Processor()
         self._cpu: dict[int, tuple[float, float]] = {}
-        """By pid of an engine: when it was looked at, and its processor time."""
+        """Time and processor seconds of the last look, by an engine's pid."""
 
     def take(
         self,
@@ -230,7 +230,7 @@ def read_counts(page: str) -> Counts:
 
 
 def rates(model: str, before: Counts, now: Counts) -> dict[str, float]:
-    """What a model did each second between two readings."""
+    """A model's rates a second between two readings."""
     passed = max(now.at - before.at, 1e-9)
     output, prompt = (model, "completion"), (model, "prompt")
     return {
@@ -271,7 +271,7 @@ def _tree(pid: int | None) -> list[psutil.Process]:
 
 
 def totals(models: Iterable[Model]) -> dict[str, float]:
-    """What all models do together."""
+    """The sums over all models."""
     found = list(models)
     names = ("requests_per_second", "errors_per_second", "output_tokens_per_second",
              "prompt_tokens_per_second")  # fmt: skip

@@ -1,4 +1,4 @@
-"""The engines' own metrics, asked for when the gateway's are.
+"""The engines' own metrics, fetched when the gateway's are.
 
 Engines listen on loopback, on a port that changes, with a key that nobody knows: only the gateway
 can ask them. They are asked all at once and have a limited time each, so that a slow or dead one
@@ -19,10 +19,10 @@ from yibu.upstream.ask import ask
 from yibu.upstream.connection import UpstreamError
 
 ENGINE_SECONDS = 2.0
-"""For one engine's whole answer; Prometheus itself waits 10 s unless told otherwise."""
+"""Timeout for one engine's whole answer; Prometheus itself waits 10 s by default."""
 
 MAX_BYTES = 4 * 1024 * 1024
-"""Of one engine's answer; vLLM's has about 100 KB."""
+"""Bytes of one engine's answer; vLLM's has about 100 KB."""
 
 _TEXT = (b"text/plain", b"application/openmetrics-text")
 _HEADERS = [(b"accept", b"text/plain;version=0.0.4")]
@@ -48,7 +48,7 @@ class EngineMetrics:
         self._asking: asyncio.Task[list[_Scraped]] | None = None
 
     async def page(self, own: str) -> str:
-        """``own``, and behind it what the engines say and which of them could be read."""
+        """``own``, followed by the engines' metrics and which of them could be read."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._ask_all(), name="gateway-engine-metrics")
         # One client that leaves must not take the answer from the others.
@@ -56,7 +56,7 @@ class EngineMetrics:
         return await asyncio.to_thread(_merged, own, scraped)
 
     async def aclose(self) -> None:
-        """Give up what is under way."""
+        """Cancel what is in progress."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)

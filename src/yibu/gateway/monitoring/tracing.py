@@ -32,7 +32,7 @@ Headers = list[tuple[bytes, bytes]]
 _log = logging.getLogger(__name__)
 
 _FLUSH = 5.0
-"""Seconds that spans which are not sent yet get when the node stops."""
+"""Seconds to send remaining spans when the node stops."""
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _TRACESTATE = re.compile(rb"[\x20-\x7e]{1,512}")
@@ -62,7 +62,7 @@ _SETTINGS = {
 
 
 class Exchange(Protocol):
-    """What a span tells of a request (``yibu.gateway.http.exchange``)."""
+    """What a span needs of a request (``yibu.gateway.http.exchange``)."""
 
     scope: Any
     method: str
@@ -80,7 +80,7 @@ class Exchange(Protocol):
 
 
 class Reader(Protocol):
-    """Puts an answer together from the events of its stream (``answers.collect``)."""
+    """Collects an answer from the events of its stream (``answers.collect``)."""
 
     def feed(self, data: bytes) -> None: ...
 
@@ -100,7 +100,7 @@ def asked(env: Mapping[str, str]) -> bool:
 
 
 def lacking(env: Mapping[str, str]) -> str | None:
-    """What to tell whoever asks for traces without the packages for them; None where all is well."""
+    """The warning where traces are asked for without their packages; None where all is well."""
     if not asked(env) or _installed():
         return None
     return (
@@ -117,7 +117,7 @@ def _installed() -> bool:
 
 
 def passed_on(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The trace context of a client for the engine, as it came; none where it is not valid."""
+    """The client's trace context for the engine, unchanged; empty where it is not valid."""
     found = [(name, value) for name, value in headers if name in (b"traceparent", b"tracestate")]
     parents = [value for name, value in found if name == b"traceparent"]
     if len(parents) != 1 or _TRACEPARENT.fullmatch(parents[0]) is None:
@@ -185,7 +185,7 @@ def _exporter(name: str, env: Mapping[str, str]) -> SpanExporter:
 
 
 class Tracing:
-    """Begins the traces of requests; ``close`` sends what is left."""
+    """Begins traces of requests; ``close`` sends the rest."""
 
     def __init__(self, provider: TracerProvider, env: Mapping[str, str]) -> None:
         from opentelemetry.propagate import get_global_textmap
@@ -198,7 +198,7 @@ class Tracing:
         self.content = content in {"true", "span_only", "span_and_event"}
 
     def begin(self, exchange: Exchange) -> Trace:
-        """The trace of a request that has just come; a part of the client's, where it has one."""
+        """Begin the trace of a new request, as a part of the client's where it has one."""
         carrier = {
             name.decode(): value.decode("latin-1")
             for name, value in exchange.scope["headers"]
@@ -207,7 +207,7 @@ class Tracing:
         return Trace(self, exchange, self.propagator.extract(carrier) if carrier else None)
 
     def close(self) -> None:
-        """Send what has not been sent. Blocking, for ``_FLUSH`` seconds at most and the SDK's own end."""
+        """Send the remaining spans. Blocks for ``_FLUSH`` seconds at most, and the SDK's own end."""
         self._provider.force_flush(int(_FLUSH * 1000))
         self._provider.shutdown()
 
@@ -225,15 +225,15 @@ class Trace:
         self._reader: Reader | None = None
         self._whole: bytes | None = None
         self.recording = self._server.is_recording()
-        """Whether anybody will see it: a sampler may have left it out."""
+        """Whether it is recorded: a sampler may have dropped it."""
 
     @property
     def id(self) -> str:
-        """The trace's, for the log."""
+        """The trace id, for the log."""
         return f"{self._server.get_span_context().trace_id:032x}"
 
     def headers(self) -> Headers:
-        """The trace context for an engine: its spans stand below the innermost of ours."""
+        """The trace context for an engine: its spans become children of the innermost one here."""
         from opentelemetry.trace import set_span_in_context
 
         carrier: dict[str, str] = {}
@@ -244,8 +244,8 @@ class Trace:
     def call(
         self, kind: str, route: Route, model: str, body: Mapping[str, Any], reader: Reader | None
     ) -> Iterator[None]:
-        """The span of what an engine does for the request, with all tries. ``reader`` puts a stream's
-        answer together, where somebody can."""
+        """The span of the engine's work for the request, with all tries. ``reader`` collects a stream's
+        answer, if given."""
         from opentelemetry.trace import SpanKind, set_span_in_context
 
         operation = _OPERATIONS.get(kind, kind)
@@ -271,11 +271,11 @@ class Trace:
             span.end()
 
     def retried(self, replica: str) -> None:
-        """The replica broke off, and another is asked."""
+        """Note that the replica failed and another is asked."""
         self._inner.add_event("yibu.retry", {"yibu.replica": replica})
 
     def sent(self, data: bytes) -> None:
-        """A part of the answer as its client gets it."""
+        """Note a part of the answer, as sent to the client."""
         if self._reader is None:
             return
         try:
@@ -309,7 +309,7 @@ class Trace:
             _set_json(span, "gen_ai.output.messages", output_messages(choices))
 
     def end(self, *, gone: bool) -> None:
-        """The request is over; ``gone``: its client left."""
+        """End the spans; ``gone``: the client left."""
         from opentelemetry.trace import StatusCode
 
         exchange, span = self._exchange, self._server

@@ -1,4 +1,4 @@
-"""From an answer of OpenAI's API to one of Ollama's, on its way to the client."""
+"""OpenAI's answers translated to Ollama's, on the way to the client."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def stamp(when: datetime) -> str:
 
 
 class Translator:
-    """``send`` for the operation that answers in its place. Errors pass as they are: the exchange
-    writes them in Ollama's words already."""
+    """``send`` for the operation that answers an Ollama request. Errors pass unchanged: the exchange
+    writes them in Ollama's form already."""
 
     def __init__(self, send: Send, shape: Shape, model: str) -> None:
-        """``model`` is the name that the client wrote."""
+        """``model`` is the name as the client wrote it."""
         self._send = send
         self._chunks = Chunks(shape, model)
         self._take: Callable[[Message], Awaitable[None]] = send
@@ -87,7 +87,7 @@ class Chunks:
         self._done = False
 
     def whole(self, answer: Answer) -> Answer:
-        """An answer that came in one piece."""
+        """The object for a whole answer."""
         self._usage = answer.get("usage") or {}
         if self._shape == "embeddings":
             return {"embedding": answer["data"][0]["embedding"]}
@@ -106,7 +106,7 @@ class Chunks:
         }
 
     def feed(self, data: bytes) -> bytes:
-        """The lines that the events in ``data`` and what was left before it amount to."""
+        """The lines for the events in ``data`` and what was left before it."""
         parts = [part for event in self._reader.blocks(data) for part in self._event(event)]
         return b"".join(orjson.dumps(part) + b"\n" for part in parts)
 
@@ -142,7 +142,7 @@ class Chunks:
         return [{**part, "logprobs": logprobs} if logprobs else part]
 
     def _gather(self, call: Answer) -> None:
-        """Ollama's clients get a tool call whole."""
+        """Collect a tool call: Ollama's clients get it whole."""
         kept = self._calls.setdefault(call["index"], {"function": {"name": "", "arguments": ""}})
         kept["id"] = call.get("id") or kept.get("id")
         for name, text in (call.get("function") or {}).items():
@@ -198,7 +198,7 @@ def _call(call: Answer) -> Answer:
 
 
 def _thought(message: Answer) -> str | None:
-    """What a model thought, by llama.cpp's name or vLLM's."""
+    """The model's reasoning, by llama.cpp's field or vLLM's."""
     thought: str | None = message.get("reasoning_content") or message.get("reasoning")
     return thought
 

@@ -1,4 +1,4 @@
-"""What models there are, in Ollama's words: ``/api/tags``, ``/api/ps``, ``/api/show``, ``/api/version``."""
+"""The models in Ollama's form: ``/api/tags``, ``/api/ps``, ``/api/show``, ``/api/version``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CAPABILITIES = {
     "vision": "vision",
 }
 _FOREVER = "2318-01-01T00:00:00Z"
-"""When a model is unloaded that stays."""
+"""When a model that stays is unloaded, as Ollama says it."""
 
 
 def add_inventory(app: FastAPI, backend: Backend, version: str) -> None:

@@ -1,4 +1,4 @@
-"""From a request of Ollama's API to one of OpenAI's. Pure."""
+"""Ollama's requests translated to OpenAI's. Pure."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def embed_body(given: Body, route: Route) -> tuple[str, Body]:
 
 
 def asks_for_nothing(given: Body) -> bool:
-    """Whether it only wants the model to be loaded, or unloaded."""
+    """Whether the request only asks to load or unload the model."""
     asking = ("messages", "prompt", "images", "suffix", "system", "input")
     return not any(map(given.get, asking))
 
@@ -235,7 +235,7 @@ def _tool_call(call: Body, identifier: str) -> Body:
 
 
 def _answered(message: Body, waiting: list[tuple[str, str]]) -> str:
-    """The id of the call that a tool's message answers; calls are answered in their order."""
+    """The id of the call that a tool's message answers, in the order of the calls."""
     named = message.get("tool_name")
     for index, (name, identifier) in enumerate(waiting):
         if named in (None, name):

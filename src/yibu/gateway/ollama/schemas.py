@@ -1,4 +1,4 @@
-"""What Ollama's clients send."""
+"""Requests of Ollama's API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of Ollama's paths become which operation."""
+"""Ollama's paths and the operations that answer them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from yibu.routing import Backend, Route
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """One path that an operation answers in Ollama's words."""
+    """One path that an operation answers in Ollama's form."""
 
     summary: str
     shape: Shape
@@ -67,7 +67,7 @@ async def translate(
     offload: Offload,
     admit: Callable[[Exchange, Route, str], Awaitable[None]],
 ) -> str | None:
-    """Put OpenAI's request in the place of Ollama's, and have its answer translated.
+    """Replace Ollama's request by OpenAI's, and have its answer translated.
 
     ``admit`` lets a request begin that is answered here; all others meet it on their way.
 
@@ -124,13 +124,13 @@ def rewrite(path: str, given: dict[str, Any], model: str, route: Route) -> tuple
 
 
 def rewrite_heavy(path: str, parts: Sequence[bytes], model: str, route: Route) -> tuple[str, bytes]:
-    """``rewrite`` for a body that is parsed in the other process."""
+    """``rewrite`` for a body that is parsed in the offload process."""
     given = parse(b"".join(parts), TRANSLATIONS[path].schema).body
     return rewrite(path, given, model, route)
 
 
 def route_of(models: Models, model: str) -> Route:
-    """The route of a model by the name that Ollama's clients have for it.
+    """The model's route, by the name that Ollama's clients use.
 
     Raises:
         UnknownModelError: there is none.
@@ -142,5 +142,5 @@ def route_of(models: Models, model: str) -> Route:
 
 
 def _known(models: Models, model: str) -> str:
-    """Clients add ``:latest`` where no tag is written."""
+    """The model's name without ``:latest``, which clients add where no tag is written."""
     return model if models.route(model) else model.removesuffix(":latest")

@@ -1,1 +1,1 @@
-"""Requests carried to a replica, and its answers carried back."""
+"""Relaying requests to replicas and their answers to clients."""

@@ -1,4 +1,4 @@
-"""From a client's request to an engine's answer: the hot path.
+"""Relays a client's request to an engine: the hot path.
 
 Bytes are forwarded as they come. A request is sent to a second replica when the first broke off
 before the client was told anything; afterwards the client is told that it broke.
@@ -38,28 +38,28 @@ from yibu.upstream.connection import Connection, UpstreamError
 from yibu.upstream.pool import Pool
 
 _JOINED_BYTES = 64 * 1024
-"""Bodies up to this are copied behind their head, which is cheaper than a write of two parts."""
+"""Bodies up to this size are copied behind their head, which is cheaper than writing two parts."""
 
 _ONE_PROMPT = frozenset({"chat", "messages", "responses"})
-"""Kinds whose requests have a single prompt; pictures may stand in it."""
+"""Kinds of requests with a single prompt; it may hold pictures."""
 
 
 @dataclass(slots=True)
 class Payload:
-    """A body for one replica: ``data``, then ``rest`` as it comes."""
+    """A body for one replica: ``data``, then ``rest`` as it arrives."""
 
     content_type: bytes
     data: bytes
     rest: AsyncGenerator[bytes] | None = None
     length: int | None = None
-    """Of both together; None when the client did not say (chunked)."""
+    """Bytes of both together; None when the client did not say (chunked)."""
 
 
 class Form(Protocol):
     """An upload (``uploads.Upload``)."""
 
     spent: bool
-    """It cannot be sent a second time."""
+    """Whether it cannot be sent again."""
 
     def payload(self, name: str) -> Payload:
         """The body for a replica that knows the model by this name."""
@@ -67,7 +67,7 @@ class Form(Protocol):
 
 
 class Proxy:
-    """Carries requests to replicas through one pool of connections."""
+    """Sends requests to replicas through one pool of connections."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class Proxy:
             self._pool.release(connection)
 
     def _asker(self, relay: Relay, endpoint: Endpoint) -> Ask:
-        """Carries one of a request's steps to the replica, and brings its answer."""
+        """A function that sends one of a request's steps to the replica and returns its answer."""
 
         async def ask(call: Call) -> dict[str, Any]:
             body = orjson.dumps({**call.body, "model": relay.inner})
@@ -249,7 +249,7 @@ def _frame(part: bytes, *, chunked: bool) -> tuple[bytes, ...]:
 
 
 def _payload(form: Form | None, relay: Relay) -> Payload:
-    """The body for one replica, with the name that it knows the model by."""
+    """The body for one replica, with the name by which it knows the model."""
     if form is not None:
         return form.payload(relay.inner)
     request, fields = relay.request, dict[str, object]()
@@ -263,7 +263,7 @@ def _payload(form: Form | None, relay: Relay) -> Payload:
 
 
 def _request_head(path: str, endpoint: Endpoint, payload: Payload, exchange: Exchange) -> bytes:
-    """The request line and headers: of the client's own its language and trace context alone."""
+    """The request line and headers; of the client's own only its language and trace context."""
     framing = (
         (b"transfer-encoding", b"chunked")
         if payload.length is None
@@ -289,11 +289,11 @@ def _gone(error: UpstreamError, model: str) -> RequestError:
 
 
 _BEGINNING = 1024
-"""Characters; prefix caches keep blocks of some dozen tokens."""
+"""Characters of the prompt that are hashed; prefix caches keep blocks of some dozen tokens."""
 
 
 def prompt_affinity(body: Mapping[str, Any], account: str) -> int | None:
-    """A hash of who asks and of what the prompt begins with; None where there is no prompt.
+    """A hash of the account and the prompt's beginning; None where there is no prompt.
 
     The turns of one conversation have their first message in common, so an engine that answered the
     ones before has them in its prefix cache.

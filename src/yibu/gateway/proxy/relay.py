@@ -1,4 +1,4 @@
-"""From an engine's answer to the client's: whole, or a stream as it comes."""
+"""Relays an engine's answer to the client: whole, or a stream as it comes."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 _PASSED = frozenset(
     {b"content-type", b"content-encoding", b"content-disposition", b"cache-control", b"retry-after"}
 )
-"""The engine's headers that reach the client; hop-by-hop and server headers never do."""
+"""Engine headers that reach the client; hop-by-hop and server headers never do."""
 
 _TRANSCRIPTS = (b"text/plain", b"text/vtt", b"text/srt", b"application/x-subrip")
-"""What transcriptions may be beside JSON, by their ``response_format``."""
+"""Content types of transcripts other than JSON, by their ``response_format``."""
 
 _TELLING = frozenset({"chat", "completions", "responses", "messages", "embeddings"})
-"""Operations whose answers cost tokens, counted by the engine or not."""
+"""Operations whose answers use tokens, counted by the engine or not."""
 
 _SECONDS = re.compile(rb"\d{1,9}(?:\.\d{1,6})?")
 
@@ -53,7 +53,7 @@ Normalizer = ChunkNormalizer | EventNormalizer
 
 
 class Relay:
-    """One request's answer, over as many replicas as are asked for it."""
+    """One request's answer, from however many replicas are tried."""
 
     def __init__(
         self,
@@ -73,24 +73,24 @@ class Relay:
             and not route.conforming
             and rules.whole_from_stream(operation.kind, request.body)
         )
-        """The engine is asked for a stream, the client gets it as a whole answer."""
+        """Whether the engine is asked for a stream that the client gets as a whole answer."""
         self.counts = (
             request.stream
             and operation.kind in {"chat", "completions"}
             and request.steps is None
             and not request.include_usage
         )
-        """The engine is asked for the tokens of a stream whose client does not want to know them."""
+        """Whether the engine is asked for a stream's usage that the client did not ask for."""
         self.begun = False
-        """A part of the answer was sent: no other replica can begin it again."""
+        """Whether a part of the answer was sent: no other replica can begin it again."""
         self.inner = ""
-        """The name by which the replica knows the model."""
+        """The replica's name for the model."""
         self.waiting = KeepAlive(exchange)
         self.wait_head = self.waiting.head if request.stream else Connection.wait_head
-        """Waits until the engine answers; the client of a stream is told that it is waited for."""
+        """Waits for the engine's answer; a stream's client gets its head and comments meanwhile."""
 
     def take(self, lease: Lease) -> None:
-        """Ask this replica from now on."""
+        """Use this replica from now on."""
         self._progressed, endpoint = lease.progress, lease.endpoint
         self.exchange.replica = endpoint.replica
         meant = self.route.meant(self.request.model)
@@ -98,7 +98,7 @@ class Relay:
         self.inner = served or meant
 
     async def wait_for(self, lease: Lease) -> None:
-        """Wait for a replica; the client of a stream is told that it is waited for.
+        """Wait for a replica; a stream's client gets its head and comments meanwhile.
 
         Raises:
             RequestError: there is none.
@@ -155,7 +155,7 @@ class Relay:
     # Answers by steps ---------------------------------------------------------------------
 
     async def step(self, connection: Connection, call: Call) -> Fields:
-        """The answer to one of the requests that make an answer.
+        """The answer to one of the engine requests that make up an answer.
 
         Raises:
             RequestError: the engine refused, or what it answered is not JSON.
@@ -171,7 +171,7 @@ class Relay:
         return answer
 
     async def stepped(self, work: Coroutine[Any, Any, Fields]) -> None:
-        """Send the client the answer that ``work`` makes; as one piece where it asked for a stream."""
+        """Send the answer that ``work`` returns; in one piece where a stream was asked for."""
         exchange, request = self.exchange, self.request
         answer = await self.waiting.result(work) if request.stream else await work
         normalize_answer(
@@ -209,7 +209,7 @@ class Relay:
         await exchange.respond(200, headers, body)
 
     async def _text(self, connection: Connection, headers: Headers) -> None:
-        """Forward a transcript; in one write when it has all come already."""
+        """Forward a transcript; in one write when it is complete already."""
         exchange = self.exchange
         data = await connection.read()
         self._progressed()
@@ -228,7 +228,7 @@ class Relay:
     # Streams ------------------------------------------------------------------------------
 
     async def _stream(self, connection: Connection, headers: Headers) -> None:
-        """Forward events as they come, until the engine ends a whole answer."""
+        """Forward events as they come, until the answer is complete."""
         normalizer = self._normalizer()
         if self.collects:
             await self._collected(connection, normalizer)
@@ -265,7 +265,7 @@ class Relay:
         await exchange.end(rest)
 
     def _count(self, answer: Fields) -> None:
-        """Note what a whole answer says that it used."""
+        """Record the usage of a whole answer."""
         exchange = self.exchange
         exchange.audio_seconds = audio_seconds(answer.get("usage")) or exchange.audio_seconds
         tokens = tokens_of(answer.get("usage"))
@@ -291,7 +291,7 @@ class Relay:
             await self.exchange.start(200, headers)
 
     async def _collected(self, connection: Connection, normalizer: Normalizer) -> None:
-        """Answer whole what the engine was asked to stream."""
+        """Send as a whole answer what the engine was asked to stream."""
         collector = AnswerCollector(self.operation.kind)
         while data := await connection.read():
             self._progressed()

@@ -1,4 +1,4 @@
-"""Keeps the client of a stream from giving up while nothing comes for it."""
+"""Keeps a stream's client and the proxies before it from timing out while nothing comes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from yibu.upstream.connection import Connection, StillWaitingError
 T = TypeVar("T")
 
 HEAD_GRACE = 2.0
-"""Seconds that a stream's first event is waited for before the client is sent its status line. An engine
-that refuses sooner is answered with its own status; later, with an error event."""
+"""Seconds to wait for a stream's first event before the status line is sent. An engine that refuses
+sooner is answered with its own status; later, with an error event."""
 
 KEEP_ALIVE = 15.0
-"""Seconds without an event after which a stream gets a comment: proxies give up on silence, nginx and
-AWS's load balancers after a minute."""
+"""Seconds without an event after which a stream gets a comment: nginx and AWS's load balancers time out
+after a minute."""
 
 
 class KeepAlive:
-    """Waits for a replica, an answer's head or its next part; meanwhile a stream gets comments."""
+    """Waits for a replica, an answer's head or its next part, and sends comments to streams meanwhile."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -63,7 +63,7 @@ class KeepAlive:
             raise
 
     async def result(self, work: Coroutine[Any, Any, T]) -> T:
-        """What ``work`` returns."""
+        """The result of ``work``."""
         task = asyncio.create_task(work, name="steps of a request")
         try:
             await self._until_done(task, HEAD_GRACE)
@@ -72,7 +72,7 @@ class KeepAlive:
             task.cancel()
 
     async def next(self, connection: Connection) -> bytes:
-        """What comes next of an answer."""
+        """The next part of an answer."""
         if self._watch is None:  # of an upload only the answer tells that a stream was asked for
             self._start(connection)
         while True:
@@ -86,12 +86,12 @@ class KeepAlive:
         self._watch = SilenceWatch(connection, self._patience(), KEEP_ALIVE)
 
     def written(self) -> None:
-        """The client was just sent what came last."""
+        """Note that the client was just sent something."""
         if self._watch is not None:
             self._watch.written()
 
     def stop(self) -> None:
-        """The connection is given back."""
+        """Stop: the connection is given back."""
         if self._watch is not None:
             self._watch.stop()
 
@@ -133,7 +133,7 @@ class SilenceWatch:
         self._timer = self._loop.call_later(first, self._look)
 
     def written(self) -> None:
-        """The client was just sent what came last."""
+        """Note that the client was just sent something."""
         self._limit = self._interval
         self._since = self._connection.last_activity
 

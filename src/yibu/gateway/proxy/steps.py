@@ -1,4 +1,4 @@
-"""Requests that an engine's table rewrites, or that several requests to the engine answer."""
+"""Requests that an engine's table rewrites, or that take several engine requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _tables() -> dict[str, RequestTable]:
 async def prepare(
     operation: Operation, request: JsonRequest, route: Route, offload: Offload
 ) -> JsonRequest:
-    """Refuse what the model's engine would ignore, and put the rest into its words.
+    """Refuse what the model's engine would ignore, and translate the rest for it.
 
     Raises:
         InvalidRequestError: with ``param`` naming the field.
@@ -52,7 +52,7 @@ def prepare_heavy(path: str, request: JsonRequest, asked: Asked) -> JsonRequest:
 
 
 async def run(request: JsonRequest, ask: Ask) -> Answer:
-    """The answer to a request with steps; ``ask`` carries one of them to the engine."""
+    """The answer to a request with steps; ``ask`` sends one of them to the engine."""
     assert request.steps is not None
     steps = request.steps()
     try:

@@ -1,4 +1,4 @@
-"""Multipart uploads, streamed through; what comes before the model's name waits (``spool``)."""
+"""Multipart uploads, streamed through; what comes before the model's name is spooled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yibu.routing import Backend, Route
 
 
 class Upload:
-    """One form on its way: what has come of it, and the rest as the client sends it."""
+    """One form being forwarded: what has arrived, and the rest as the client sends it."""
 
     def __init__(self, exchange: Exchange, limit: int, spool: Spool) -> None:
         self._exchange = exchange
@@ -29,7 +29,7 @@ class Upload:
         self._scanner = FormScanner(find_boundary(self._kind))
         self._more = True
         self.spent = False
-        """Something was sent on that is not in the spool: the form cannot be sent again."""
+        """Whether bytes beyond the spool were sent on, so that the form cannot be sent again."""
 
     async def find_model(self) -> str | None:
         """The model that the form names; None when it is whole and names none.

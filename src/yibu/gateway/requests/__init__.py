@@ -1,1 +1,1 @@
-"""From the bytes of a request to what an engine is sent: parsed, validated, normalized."""
+"""From a request's bytes to an engine's request: parsed, validated, normalized."""

@@ -1,4 +1,4 @@
-"""From a request's bytes to what an engine is sent: parsed, validated, normalized.
+"""From a request's bytes to an engine's request: parsed, validated, normalized.
 
 Every engine gets the same: what one would refuse and another would swallow is decided here. The
 parsed body is what is forwarded, never the client's bytes, so that gateway and engine cannot
@@ -30,10 +30,9 @@ from yibu.messages.validation import complaint, type_name
 Body = dict[str, Any]
 
 _DEPTH = 200
-"""Levels that a body may be nested: orjson reads 1,024 and writes 254, and what is put around a part
-of it here takes a few more."""
+"""Levels of nesting in a body: orjson reads 1,024 and writes 254, and wrapping a part of it adds a few."""
 _LONGEST = 1000
-"""Characters of an error's message: what clients send may stand in it."""
+"""Characters of an error's message, which may quote the request."""
 
 
 @dataclass(slots=True)
@@ -44,9 +43,9 @@ class JsonRequest:
     body: Body
     stream: bool
     include_usage: bool
-    """A chunk with the usage was asked for at the end of the stream."""
+    """Whether a usage chunk was asked for at the end of the stream."""
     needs_tool_call: bool = False
-    """``tool_choice`` demands a tool call, which not every engine enforces."""
+    """Whether ``tool_choice`` demands a tool call, which not every engine enforces."""
     alternatives: int | None = None
     """Other tokens whose log probability is asked for beside each token's; None: not even its own."""
     steps: Callable[[], Steps] | None = None
@@ -130,7 +129,7 @@ def _check_depth(raw: bytes, body: Body) -> None:
 
 
 def _normalize(body: Body, schema: type[Strict]) -> None:
-    """Check what depends on two fields, and drop what says nothing: nulls, empties, defaults."""
+    """Check fields that depend on each other, and drop what says nothing: nulls, empties, defaults."""
     _drop_nulls(body)
     for tool in objects(body.get("tools")):
         _drop_nulls(tool)
@@ -249,7 +248,7 @@ def describe(error: ValidationError, body: object) -> InvalidRequestError:
 
 
 def _param(loc: tuple[int | str, ...], body: Any) -> str:
-    """Walk ``loc`` through the body itself, which leaves out pydantic's names of union members."""
+    """The parameter's name: ``loc`` without pydantic's names of union members, by walking the body."""
     path = ""
     for number, step in enumerate(loc):
         if isinstance(step, int):

@@ -1,4 +1,4 @@
-"""Reads a multipart form as it passes: where does it name the model, and is it whole?
+"""Scans a multipart form as it passes: where its model is named, and whether it is complete.
 
 The parser is python-multipart's. The format is RFC 7578 (multipart/form-data) over RFC 2046
 (boundaries).
@@ -101,9 +101,9 @@ class FormScanner:
         self.model: str | None = None
         """The field's value once its part has ended."""
         self.span = (0, 0)
-        """Where the value stands in the form."""
+        """Start and end of the value in the form."""
         self.ended = False
-        """The last boundary has come."""
+        """Whether the last boundary has come."""
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes.

@@ -1,4 +1,4 @@
-"""Bodies that take long to parse and check: done in another process (``offload``).
+"""Bodies that take long to parse and check: done in the offload process.
 
 Of such a request the gateway has an outline, which is what reading an answer needs of it, and
 forwards the JSON that the other process has written.
@@ -37,7 +37,7 @@ class LongList(list[Any]):
 
 
 def is_heavy(parts: Sequence[bytes]) -> bool:
-    """Whether parsing and checking a body would hold the event loop up."""
+    """Whether parsing and checking a body would block the event loop."""
     size = sum(map(len, parts))
     if size > HEAVY_BYTES:
         return True
@@ -45,7 +45,7 @@ def is_heavy(parts: Sequence[bytes]) -> bool:
 
 
 async def parse_body(parts: Sequence[bytes], schema: type[Strict], offload: Offload) -> JsonRequest:
-    """``parse`` for a body in pieces, in the other process where it takes long."""
+    """``parse`` for a body in pieces, in the offload process where it takes long."""
     if is_heavy(parts):
         return await offload.run(parse_heavy, parts, schema)
     return parse(b"".join(parts), schema)
@@ -69,13 +69,13 @@ def outlined(request: JsonRequest) -> JsonRequest:
 
 
 class _Outline:
-    """Copies JSON values until there are too many of them."""
+    """Copies JSON values until there are too many."""
 
     def __init__(self) -> None:
         self._left = _OUTLINE_VALUES
 
     def of(self, value: Any) -> Any:
-        """The value, with long lists as ``LongList`` and without what there is no room for."""
+        """The value, with long lists as ``LongList`` and without what exceeds the limit."""
         if isinstance(value, dict):
             self._left -= len(value)
             return {key: self.of(item) for key, item in value.items() if self._left >= 0}

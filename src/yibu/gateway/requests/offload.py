@@ -1,4 +1,4 @@
-"""A process for what would hold the event loop up: parsing and checking large bodies.
+"""A process for work that would block the event loop: parsing and checking large bodies.
 
 A thread does not do: the JSON parser and pydantic hold the interpreter's lock all the while. The
 process is started when it is first needed, works on one call after another, and ends when it has
@@ -22,14 +22,14 @@ from typing import Any, TypeVar, TypeVarTuple
 from yibu.errors import NotReadyError, RequestError
 
 IDLE_SECONDS = 30.0
-"""The process ends after this: it keeps the memory that a large body took."""
+"""Seconds without work after which the process ends: it keeps the memory of a large body."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
 class Offload:
-    """``run`` calls a function in the other process. Bound to one event loop."""
+    """Runs functions in the other process. Bound to one event loop."""
 
     def __init__(self) -> None:
         # Writes to and reads from the process, so that neither holds the event loop up.
@@ -57,7 +57,7 @@ class Offload:
                 self._rest = loop.call_later(IDLE_SECONDS, self._thread.submit, self._end)
 
     async def aclose(self) -> None:
-        """End the process; what it works on fails."""
+        """End the process; work in progress fails."""
         if self._rest is not None:
             self._rest.cancel()
         if self._process is not None:
@@ -67,7 +67,7 @@ class Offload:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """The process's pid, while there is one."""
         return None if self._process is None else self._process.pid
 
     def _ask(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

@@ -1,4 +1,4 @@
-"""Bytes of an upload that wait until the model is known: in memory, then in a temporary file.
+"""Bytes of an upload held until the model is known: in memory, then in a temporary file.
 
 The file has no name, so that nothing stays of it, whatever ends this process.
 """
@@ -16,12 +16,12 @@ from yibu.errors import RequestError
 from yibu.messages import tr
 
 MEMORY_BYTES = 4 * 1024 * 1024
-"""What is over this waits on disk."""
+"""Bytes held in memory; the rest goes to disk."""
 _READ_BYTES = 256 * 1024
 
 
 class NoRoomError(RequestError):
-    """The disk for temporary files is full, or cannot be written."""
+    """The temporary directory is full or not writable."""
 
     status = 507
     default_code = "no_disk_space"
@@ -29,13 +29,13 @@ class NoRoomError(RequestError):
 
 
 class Spool:
-    """Written once, then read as often as wanted. Disk is used in a thread; bound to one task."""
+    """Written once, then read any number of times. Disk is used in a thread; bound to one task."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
-        """A client that leaves cancels the task, and not the thread that writes."""
+        """Guards the file: a client that leaves cancels the task, but not the thread that writes."""
         self._closed = False
         self.size = 0
 
@@ -44,7 +44,7 @@ class Spool:
         return self._file is not None
 
     async def write(self, part: bytes) -> None:
-        """Raises NoRoomError: the disk is full."""
+        """Append a part. Raises NoRoomError."""
         self.size += len(part)
         if self._file is None:
             self._parts.append(part)
@@ -55,7 +55,7 @@ class Spool:
         await asyncio.to_thread(self._write, part)
 
     def close(self) -> None:
-        """Remove what is on disk. Blocks."""
+        """Remove the file. Blocks."""
         with self._lock:
             self._closed = True
             if self._file is not None:

@@ -11,7 +11,7 @@ from yibu.messages import tr
 Body = dict[str, Any]
 
 _FORCED = frozenset({"function", "custom", "tool", "any"})
-"""Types of a choice that demands a call: of one function, or (Anthropic's ``any``) of some."""
+"""Types of a choice that demand a call: of one function, or (Anthropic's ``any``) of any."""
 
 
 def demands_call(body: Body) -> bool:
@@ -83,6 +83,6 @@ def _check_names(body: Body, field: str, param: str, names: list[Any]) -> None:
 
 
 def _name(tool: Body) -> object:
-    """Chat Completions nests the name, the other APIs have it beside the type."""
+    """The tool's name: nested in Chat Completions, beside the type in the other APIs."""
     nested = tool.get("function") or tool.get("custom")
     return nested.get("name") if isinstance(nested, dict) else tool.get("name")

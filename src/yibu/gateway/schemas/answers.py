@@ -1,5 +1,5 @@
-"""Answers: what the documentation pages show, and what those of engines that do not conform are
-held against (``answers/conform.py``)."""
+"""Answers: shown by the documentation pages, and checked for engines that do not conform
+(``answers/conform.py``)."""
 
 from __future__ import annotations
 

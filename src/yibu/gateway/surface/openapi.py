@@ -1,4 +1,4 @@
-"""``/openapi.json``: FastAPI writes its own routes, and the hot path's are put beside them."""
+"""``/openapi.json``: FastAPI's own routes, and those of the hot path."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SECURITY: list[dict[str, list[str]]] = [{"key": []}, {"x-api-key": []}]
 _REF = "#/components/schemas/{model}"
 
 _TRANSCRIPT_TYPES = ("text/plain", "application/x-subrip", "text/vtt", "text/event-stream")
-"""By ``response_format`` and ``stream``."""
+"""Content types by ``response_format`` and ``stream``."""
 
 _DESCRIBED = json.loads(Path(__file__).with_name("described.json").read_bytes())
 """Meanings of statuses, ways to send a key, examples of bodies, and the fields of audio's form."""

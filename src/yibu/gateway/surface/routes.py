@@ -106,8 +106,7 @@ def create_surface(
 
 
 def _console(app: FastAPI, console: Console) -> None:
-    """The page, and what it asks for. They are described in docs/console.md, and not in the document of
-    the API."""
+    """Add the console's page and API; docs/console.md describes them, the OpenAPI document does not."""
     router = APIRouter(include_in_schema=False)
     for add in (add_pages, add_overview, add_events, add_deploying, add_logs, add_keys):
         add(router, console)

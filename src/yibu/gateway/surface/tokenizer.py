@@ -1,4 +1,4 @@
-"""``GET /tokenizer_info``: the configuration of a model's tokenizer, where its engine tells it.
+"""``GET /tokenizer_info``: the configuration of a model's tokenizer, where its engine has it.
 
 vLLM does with ``--enable-tokenizer-info-endpoint``; lm-evaluation-harness asks for it.
 """
@@ -48,7 +48,7 @@ def add_tokenizer_info(app: FastAPI, backend: Backend) -> None:
 
 
 def _route(models: Models, model: str) -> Route:
-    """The route of the model that is asked for."""
+    """The route of the requested model."""
     route = models.route(model)
     if route is None:
         raise unknown_model(models, model)
@@ -64,7 +64,7 @@ def _route(models: Models, model: str) -> Route:
 
 
 def _only(models: Models) -> str:
-    """The only model that can tell, where none is named."""
+    """The only model with this ability, where none is named."""
     able = [route for route in models.routes() if _CAPABILITY in route.capabilities]
     if not able:
         raise NotCapableError("No model's engine here tells of its tokenizer", hint=_HINT)

@@ -1,4 +1,4 @@
-"""``/v1/usage``: what a key has used, and for administrators what all have."""
+"""``/v1/usage``: a key's own usage, and for administrators everybody's."""
 
 from __future__ import annotations
 
