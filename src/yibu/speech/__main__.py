@@ -1,4 +1,4 @@
-"""``python -m yibu.speech``: the program, in the language of the environment."""
+"""``python -m yibu.speech``, in the language of the environment."""
 
 from __future__ import annotations
 

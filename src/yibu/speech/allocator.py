@@ -1,4 +1,4 @@
-"""The C library's allocator, told that a server should not keep what it has freed."""
+"""Settings of the C library's allocator: a server should not keep the memory it has freed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """glibc's numbers for ``mallopt``."""
 _LARGE = 1 << 20
-"""Bytes of an array from which on it gets pages of its own, which go when it goes."""
+"""Bytes from which an array gets pages of its own, returned when it is freed."""
 
 
 def keep_little() -> None:

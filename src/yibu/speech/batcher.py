@@ -31,7 +31,7 @@ _SMOOTHING = 0.3
 
 
 class Ticket:
-    """One request's place at the model; a context manager that gives the place back.
+    """One request's place at the model; a context manager that frees the place.
 
     Results are handed to ``emit`` in the order of ``submit``, on the event loop.
     """
@@ -47,7 +47,7 @@ class Ticket:
         self.number = number
         self.options = options
         self.expected = expected
-        """Seconds of audio that are still to come, as far as is known."""
+        """Seconds of audio still expected."""
         self.open = True
         self._batcher = batcher
         self._emit = emit
@@ -66,11 +66,11 @@ class Ticket:
 
     @property
     def weight(self) -> float:
-        """Seconds of audio this request counts for in the queue, at most its window."""
+        """Seconds of audio for which this request counts in the queue, at most its window."""
         return min(self._queued + self.expected, self._batcher.limits.window_seconds)
 
     def decoded(self, seconds: float) -> None:
-        """So much less is still to come."""
+        """Reduce the expected audio by what was decoded."""
         self.expected = max(0.0, self.expected - seconds)
 
     def submit(self, segment: Segment) -> None:
@@ -112,7 +112,7 @@ class Ticket:
 
 
 class Batcher:
-    """Admits requests, and feeds their segments to the recognizer."""
+    """Admits requests, and feeds their segments to the recognizer in batches."""
 
     def __init__(
         self,
@@ -130,20 +130,20 @@ class Batcher:
         self._metrics = metrics
         self._queue: FairQueue[Job] = FairQueue()
         self._finals: FairQueue[Job] = FairQueue()
-        """Of live sessions."""
+        """Final segments of live sessions."""
         self.partials: PartialQueue | None = None
-        """Live sessions whose open speech may be recognized once more."""
+        """Live sessions whose open utterance may be recognized once more."""
         self._files_next = False
-        """Files and partial texts take turns where both wait."""
+        """Whether files go next: files and partial texts alternate where both wait."""
         self._tickets: dict[int, Ticket] = {}
         self._numbers = count()
         self._arrived = asyncio.Event()
         self._speed: float | None = None
-        """Of one worker."""
+        """Audio seconds a second, of one worker."""
         self._computing: dict[int, float] = {}
-        """Since when each worker that computes does so."""
+        """Start time of each running computation, by worker."""
         self._spare = 0
-        """Workers with speech that goes on."""
+        """Workers busy with partial texts."""
         metrics.gauge("queue_seconds", "Audio that waits for the model.", self._waiting_seconds)
         metrics.gauge("queue_segments", "Segments that wait.", lambda: float(len(self._queue)))
         metrics.gauge("speed", "Audio seconds a second of computing.", self._whole_speed)
@@ -185,16 +185,16 @@ class Batcher:
         self._arrived.set()
 
     def enqueue_final(self, flow: int, job: Job) -> None:
-        """A live session's finished speech: it goes before all else."""
+        """Queue a live session's finished speech, before everything else."""
         self._finals.push(flow, job.seconds, job)
         self._arrived.set()
 
     def drop_finals(self, flow: int) -> None:
-        """Forget what a live session has waiting."""
+        """Drop a live session's queued segments."""
         self._finals.drop(flow)
 
     def wake(self) -> None:
-        """Look at ``partials`` again."""
+        """Check ``partials`` again."""
         self._arrived.set()
 
     def release(self, ticket: Ticket) -> None:
@@ -202,7 +202,7 @@ class Batcher:
         self._queue.drop(ticket.number)
 
     async def run(self) -> None:
-        """Feed the model until cancelled; the owner of the loop runs this as one task."""
+        """Feed the model until cancelled; the loop's owner runs this as one task."""
         async with asyncio.TaskGroup() as workers:
             for number in range(self._parallel):
                 workers.create_task(self._work(number), name=f"model worker {number}")
@@ -231,7 +231,7 @@ class Batcher:
         return self._queue.take(seconds if live else self._batch_seconds(self.limits.batch_time))
 
     def computing_seconds(self, seconds: float) -> float:
-        """How long a worker takes for so much audio, by what it took of late."""
+        """A worker's estimated time for so much audio."""
         return seconds / self._speed if self._speed else 0.0
 
     def _whole_speed(self) -> float:
@@ -241,7 +241,7 @@ class Batcher:
         return sum(ticket.weight for ticket in self._tickets.values())
 
     def _batch_seconds(self, batch_time: float) -> float:
-        """As much audio as a worker gets through in the time that a batch aims at."""
+        """The amount of audio that a worker computes in a batch's target time."""
         if self._speed is None:
             return 0.0
         return min(self.limits.batch_seconds, self._speed * batch_time)

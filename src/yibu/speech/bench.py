@@ -52,7 +52,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where two texts part: characters of one replaced by characters of the other."""
+    """Where two texts differ: characters of one and the other."""
 
     file: str
     before: str
@@ -127,7 +127,7 @@ def _segments(file: Path, segmenter) -> tuple[list[Segment], float]:  # type: ig
 
 
 def _batches(segments: Sequence[Segment], parallel: int) -> list[list[Segment]]:
-    """Of even length, so that all threads have something to do."""
+    """Segments in batches of even length, enough for all threads."""
     seconds = sum(segment.duration for segment in segments)
     most = min(_BATCH_SECONDS, seconds / parallel)
     batches: list[list[Segment]] = []

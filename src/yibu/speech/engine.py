@@ -48,7 +48,7 @@ class Engine:
         self.metrics = Metrics()
         self.created = int(time.time())
         self.failure: BaseException | None = None
-        """Why the engine stopped by itself, if it did."""
+        """The exception that stopped the engine, if any."""
         self._load = load
         self._serving: Serving | None = None
         self._in_flight = self._sessions = 0

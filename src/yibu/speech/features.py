@@ -35,7 +35,7 @@ _BLOCK = 256
 
 
 def frame_count(samples: int) -> int:
-    """How many whole frames ``samples`` samples hold."""
+    """The number of whole frames in ``samples`` samples."""
     return 0 if samples < FRAME_LENGTH else 1 + (samples - FRAME_LENGTH) // FRAME_SHIFT
 
 

@@ -1,4 +1,4 @@
-"""What the model is asked: one segment each, and the computation of a batch of them."""
+"""Jobs for the model: one segment each, and the computation of a batch of them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Job:
     seconds: float
     options: Options
     segment: Callable[[], Segment]
-    """Called on a thread of the model's."""
+    """Makes the segment; called on a thread of the model's."""
     deliver: Callable[[Answer], None]
-    """Called on the event loop."""
+    """Takes the answer; called on the event loop."""
     final: bool = True
-    """False for speech that goes on, or may."""
+    """False for speech that may go on."""
     spare: bool = False
-    """It takes the time that nothing else needs."""
+    """Whether it only uses spare time."""
     recognize: Callable[[Segment], Recognized] | None = None
-    """Instead of the batcher's recognizer."""
+    """Replaces the batcher's recognizer."""
 
 
 def work_off(recognizer: Recognizer, batch: Sequence[Job]) -> list[Answer]:
@@ -67,8 +67,8 @@ def _recognize(
     segments: Sequence[Segment],
     options: Sequence[Options],
 ) -> list[Answer]:
-    """When the batch fails, each segment goes by itself, so that one bad segment costs its own
-    request alone."""
+    """Recognize a batch; if it fails, each segment alone, so that a bad segment costs its own request
+    only."""
     try:
         return list(recognize(segments, options)) if segments else []
     except Exception as error:  # one bad segment must fail its own request alone

@@ -1,4 +1,4 @@
-"""What a directory of a speech model holds, and what can be asked of it.
+"""The kind of model in a directory, and what it can do.
 
 FunASR layout        config.yaml, model.pt, am.mvn, *.model or tokens.json    SenseVoice, Paraformer
 ONNX layout          config.yaml, model.onnx or model_quant.onnx, am.mvn, tokens.json
@@ -19,7 +19,7 @@ ONLINE = "ParaformerStreaming"
 PARAFORMERS = frozenset(
     {"Paraformer", "BiCifParaformer", "SeacoParaformer", "ContextualParaformer", ONLINE}
 )
-"""Classes of FunASR's."""
+"""FunASR's classes of Paraformers."""
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
 
@@ -49,7 +49,7 @@ def check_values(settings: Settings) -> None:
 
 
 def check_beside(settings: Settings, kind: str) -> None:
-    """Raises for models beside the recognizer that it does not take; ``kind`` is its class in FunASR."""
+    """Raise for models beside the recognizer that it does not use; ``kind`` is its class in FunASR."""
     name, path, device = settings.model.name, settings.path, settings.device
     if settings.punctuation is not None and (kind not in PARAFORMERS or path == "reference"):
         raise UsageError(

@@ -38,18 +38,18 @@ _VAD_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What ``load`` gives: both halves of a pipeline, and what to tell the operator."""
+    """The result of ``load``: both halves of a pipeline, and notes for the operator."""
 
     recognizer: Recognizer
     segmenter: Segmenter
     notes: tuple[str, ...]
-    """What was chosen and why, a sentence each; already logged."""
+    """Choices and their reasons, a sentence each; already logged."""
     finishing: Finishing | None = None
     """Punctuation and speakers; None: neither."""
     parallel: int = 1
-    """Threads that may call the recognizer at once, and gain by it."""
+    """Threads that may usefully call the recognizer at once."""
     streaming: OnlineParaformer | None = None
-    """What hears live speech as it comes; None: the recognizer hears it again and again."""
+    """The model for live partial texts; None: the recognizer repeats."""
 
     @property
     def tells_speakers(self) -> bool:

@@ -1,4 +1,4 @@
-"""The engine's figures, in Prometheus' text format (version 0.0.4).
+"""The engine's metrics, in Prometheus' text format (version 0.0.4).
 
 Written and read on the event loop only, so there are no locks.
 """
@@ -22,7 +22,7 @@ class Counter:
         self._head = prometheus.head(f"speech_{name}", explanation, "counter")
         self._name = f"speech_{name}"
         self._values: dict[tuple[Labels, Labels], float] = defaultdict(float)
-        """By the names and the values of labels."""
+        """Values by label names and label values."""
 
     def add(self, amount: float = 1.0, **labels: str) -> None:
         self._values[tuple(labels), tuple(labels.values())] += amount
@@ -34,7 +34,7 @@ class Counter:
 
 
 class Gauge:
-    """A value that is asked for when the page is read."""
+    """A value that is read when the page is requested."""
 
     def __init__(self, name: str, explanation: str, read: Callable[[], float]) -> None:
         self._name, self._read = f"speech_{name}", read
@@ -60,7 +60,7 @@ _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
 class Metrics:
-    """Every figure of the engine, by attribute."""
+    """All metrics of the engine, by attribute."""
 
     def __init__(self) -> None:
         self.audio_in = Counter("audio_seconds_in_total", "Seconds of audio decoded")

@@ -1,4 +1,4 @@
-"""Which arithmetic to compute in, from what the processor has, and the reason in words."""
+"""Chooses the arithmetic by the processor's features, with the reason in words."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class _Flow(Generic[Item]):
 
 
 class FairQueue(Generic[Item]):
-    """Waiting items by flow; ``seconds`` is the audio that waits."""
+    """Queued items by flow; ``seconds`` is the queued audio."""
 
     def __init__(self) -> None:
         self._flows: dict[int, _Flow[Item]] = {}
@@ -50,7 +50,7 @@ class FairQueue(Generic[Item]):
         self.seconds += seconds
 
     def drop(self, flow_id: int) -> None:
-        """Forget a flow and whatever it has waiting."""
+        """Drop a flow and its queued items."""
         flow = self._flows.pop(flow_id, None)
         if flow is not None:
             self.seconds -= sum(seconds for seconds, _ in flow.waiting)

@@ -1,4 +1,4 @@
-"""The segment rule: which stretches of speech go to the recognizer together.
+"""The segment rule: which stretches of speech are recognized together.
 
 Pure bookkeeping over sample positions; it knows nothing of any VAD. A VAD reports spans of
 speech in order; neighbours are joined across short gaps while the whole stays within
@@ -30,10 +30,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRule:
-    """All in seconds."""
+    """The rule's limits, in seconds."""
 
     cap: float = 30.0
-    """No segment is longer."""
+    """Maximum length of a segment."""
     merge_up_to: float = 15.0
     """Neighbours are joined while the joined segment is no longer than this."""
     short_gap: float = 2.0

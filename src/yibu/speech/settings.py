@@ -1,4 +1,4 @@
-"""What the engine was started with: one frozen tree, built by ``program``, passed by hand."""
+"""The engine's settings: one frozen tree, built by ``program``, passed by hand."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from typing import Literal
 
 MIB = 1024 * 1024
 KEY_VARIABLE = "YIBU_SPEECH_KEY"
-"""Of the environment; it holds the key that clients must send."""
+"""The environment variable with the key that clients must send."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what one client, and all of them together, can ask for."""
+    """Bounds on what one client, and all together, can ask for."""
 
     upload_bytes: int = 1024 * MIB
-    """Of one request's body."""
+    """Bytes of one request's body."""
     upload_idle_seconds: float = 60.0
-    """Without a byte, after which an upload is given up."""
+    """Seconds without a byte after which an upload is given up."""
     audio_seconds: float = 4 * 3600.0
-    """Of one file, as decoded."""
+    """Seconds of one decoded file."""
     decode_seconds: float = 300.0
     """CPU seconds of the decoder for one file."""
     requests: int = 64
-    """In flight, those that still upload counted."""
+    """Requests in flight, including those that still upload."""
     queue_seconds: float = 1800.0
-    """Of audio that waits for the model, all requests together; over it, 429."""
+    """Seconds of audio queued for the model by all requests; above it, 429."""
     window_seconds: float = 60.0
-    """Of audio that one request may have decoded ahead of the model. It bounds a long file's
-    memory and how much of the queue it can fill."""
+    """Seconds of audio that one request may have decoded ahead of the model. It bounds a long file's
+    memory and its part of the queue."""
     batch_seconds: float = 240.0
-    """Of audio in one batch, padding counted, at most."""
+    """Seconds of audio in one batch, padding included."""
     batch_time: float = 1.0
-    """Seconds of computing that a batch aims at: a new request waits about that long."""
+    """Target computing time of a batch, in seconds: a new request waits about that long."""
     live_batch_time: float = 0.1
-    """The same while live speech is heard: its finished sentences wait about that long."""
+    """The same with live sessions: their finished sentences wait about that long."""
     sessions: int = 256
-    """Live sessions at once; over it, 429."""
+    """Concurrent live sessions; above it, 429."""
     idle_seconds: float = 300.0
-    """Without a message, after which a live session is closed."""
+    """Seconds without a message after which a live session is closed."""
     stall_seconds: float = 600.0
-    """Of computing on one batch, after which /health says that the model hangs."""
+    """Seconds of computing on one batch after which /health reports that the model hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +62,4 @@ class Settings:
     path: Literal["fast", "reference"] = "fast"
     limits: Limits = field(default_factory=Limits)
     key: str | None = field(default=None, repr=False)
-    """Clients must send it as ``Authorization: Bearer``; None: no key is asked for."""
+    """Clients must send it as ``Authorization: Bearer``; None: no key is needed."""

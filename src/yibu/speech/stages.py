@@ -19,7 +19,7 @@ from yibu.speech.words import behind
 
 
 class Stage(Protocol):
-    """One recording's."""
+    """One recording's stage."""
 
     def feed(self, results: Sequence[Recognized]) -> list[Recognized]: ...
 
@@ -36,7 +36,7 @@ class Finishing:
     speakers: SpeakerNetwork | None = None
 
     def stages(self, options: Options) -> list[Stage]:
-        """Those that a request asks for, in their order."""
+        """The stages that a request asks for, in order."""
         found: list[Stage] = []
         if self.punctuator is not None and options.use_itn:
             found.append(PunctuationStage(self.punctuator))

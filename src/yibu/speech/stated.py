@@ -1,4 +1,4 @@
-"""What a request says of its audio beside the bytes: fields and content type.
+"""What a request says about its audio: fields and content type.
 
 A header that is recognized always counts. What is said by a PCM type or by ``sample_rate`` is of
 samples without one; where it contradicts a header in a form field, the request is wrong.
@@ -46,7 +46,7 @@ _ENDIANNESS = {"s16be": "s16le", "s24be": "s24le"}
 
 @dataclass(frozen=True, slots=True)
 class RawFormat:
-    """Headerless samples."""
+    """The format of headerless samples."""
 
     sample_format: str
     rate: int
@@ -55,7 +55,7 @@ class RawFormat:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """What the client said. Every value may be missing."""
+    """The client's statements. Every value may be missing."""
 
     rate: int | None = None
     channels: int | None = None

@@ -1,4 +1,4 @@
-"""From an upload to recognized segments: decode → VAD → batcher, one bounded block at a time.
+"""From an upload to recognized segments: decode, VAD, batcher, one bounded block at a time.
 
 Decoding and VAD run on a small pool, a few seconds of audio a step; between its steps a request
 holds no thread, so many long files share the pool fairly with short ones.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
 log = logging.getLogger(__name__)
 
 _STEP_SECONDS = 8.0
-"""Of audio decoded in one go: some tens of milliseconds of one core."""
+"""Seconds of audio decoded at once: some tens of milliseconds of one core."""
 
 Result = TypeVar("Result")
 
@@ -45,15 +45,14 @@ class _Step:
 
 
 class _Reading:
-    """One file on its way through decoder and VAD. Its methods run on the pool's threads, one
-    at a time."""
+    """One file being decoded and segmented. Its methods run on the pool's threads, one at a time."""
 
     def __init__(self, file: IO[bytes], said: Stated, limits: Limits, segmenter: Segmenter) -> None:
         self._file, self._said, self._limits, self._segmenter = file, said, limits, segmenter
         self._decoder: Decoder | None = None
         self._session: SegmenterSession | None = None
         self.heard = Heard(0.0)
-        """What the file was, once it is closed."""
+        """The file's properties, once it is closed."""
 
     def open(self) -> float:
         """Seconds of audio to expect, by the file's header or its size."""
@@ -70,7 +69,7 @@ class _Reading:
         return _Step(self._session.feed(samples), len(samples) / 16_000, finished=False)
 
     def close(self) -> None:
-        """Let go of the file and of all that was made of it."""
+        """Close the file and free its parts."""
         if self._decoder is not None:
             self._decoder.close()
             decoder = self._decoder
@@ -86,8 +85,8 @@ class _Reading:
 
 
 class _Delivery:
-    """Hands results on, through the stages that a request asks for. Lives on the event loop; the
-    stages run on ``pool``."""
+    """Delivers results through the stages of a request. Lives on the event loop; the stages run on
+    ``pool``."""
 
     def __init__(
         self, stages: Sequence[Stage], emit: Callable[[Recognized], None], pool: Executor
@@ -107,14 +106,14 @@ class _Delivery:
             self._work = asyncio.create_task(self._hand_on(), name="punctuation and speakers")
 
     async def finish(self) -> None:
-        """Nothing more comes: hand on what is left. Raises what a stage raised."""
+        """Deliver the rest. Raises what a stage raised."""
         if self._work is not None:
             await self._work
         if self._stages:
             await self._emit_all(self._finished)
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel what is in progress."""
         if self._work is not None and not self._work.done():
             self._work.cancel()
             await asyncio.wait({self._work})

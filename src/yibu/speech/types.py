@@ -1,5 +1,4 @@
-"""What the parts of the speech engine hand to one another. Times are seconds, audio is
-16 kHz mono float32 in [-1, 1]."""
+"""Types shared by the engine's parts. Times are seconds, audio is 16 kHz mono float32 in [-1, 1]."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 SAMPLE_RATE = 16_000
-"""Hz, of every sample array behind the decoder."""
+"""Sampling rate in Hz of every sample array after the decoder."""
 
 Samples = npt.NDArray[np.float32]
 """Shape [n]."""
@@ -27,11 +26,11 @@ class Segment:
     start: float
     """Seconds from the beginning of the file."""
     samples: Samples
-    """Empty where ``features`` are all that the recognizer takes: they are half as large."""
+    """Empty where the recognizer takes ``features`` alone: they are half as large."""
     features: Features | None = None
     """The filter bank where the segmenter computed one; the recognizer may reuse it."""
     length: int = 0
-    """In samples, where those are left out."""
+    """Length in samples, where those are left out."""
 
     @property
     def duration(self) -> float:
@@ -42,7 +41,7 @@ class Segment:
         return self.start + self.duration
 
     def after(self, frames: int) -> Segment:
-        """Without its first ``frames`` of 10 ms."""
+        """The segment without its first ``frames`` of 10 ms."""
         samples = frames * SAMPLE_RATE // 100
         return replace(
             self,
@@ -53,7 +52,7 @@ class Segment:
         )
 
     def before(self, seconds: float) -> Segment:
-        """Without its last ``seconds``, in frames of 10 ms."""
+        """The segment without its last ``seconds``, in frames of 10 ms."""
         frames = int((self.duration - seconds) * 100)
         samples = frames * SAMPLE_RATE // 100
         return replace(
@@ -66,20 +65,20 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a request asks of the recognizer."""
+    """A request's options for the recognizer."""
 
     language: str = "auto"
     task: Literal["transcribe", "translate"] = "transcribe"
     prompt: str | None = None
     temperature: float = 0.0
     words: bool = False
-    """Word timestamps are wanted."""
+    """Whether to return word timestamps."""
     use_itn: bool = True
     """Inverse text normalisation: digits and punctuation in the text (SenseVoice)."""
     hotwords: tuple[str, ...] = ()
     """Words to listen for (SeACo-Paraformer)."""
     speakers: bool = False
-    """Speakers are to be told apart."""
+    """Whether to tell speakers apart."""
     punctuated: bool = False
     """Each segment is a text of its own, which gets its punctuation at once; those of a file get it
     together."""
@@ -138,7 +137,7 @@ class Recognizer(Protocol):
     precision: str
     takes_hotwords: bool
     tells_times: bool
-    """Times of words cost next to nothing."""
+    """Whether word times cost next to nothing."""
 
     def recognize(
         self, segments: Sequence[Segment], options: Sequence[Options]

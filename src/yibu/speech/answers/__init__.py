@@ -1,1 +1,1 @@
-"""What is answered: formats, subtitles, languages, and how they go out."""
+"""Answers: formats, subtitles, languages, and sending them."""

@@ -19,7 +19,7 @@ CONTENT_TYPES = {
     "srt": "application/x-subrip; charset=utf-8",
     "vtt": "text/vtt; charset=utf-8",
 }
-"""Of the formats that are not JSON."""
+"""Content types of the formats that are not JSON."""
 
 RESPONSE_FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 
@@ -28,7 +28,7 @@ _MEL_FRAMES_A_SECOND = 100
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """Everything that a request's answer is made of."""
+    """What an answer is made of."""
 
     segments: Sequence[Recognized]
     heard: Heard
@@ -44,24 +44,24 @@ class Transcript:
 
     @property
     def language(self) -> str | None:
-        """The language of most of the speech: asked for, or else detected."""
+        """The language of most of the speech: given by the client, or detected."""
         if self.options.language != "auto":
             return self.options.language
         return _of_most(self.spoken, lambda segment: segment.language)
 
     @property
     def emotion(self) -> str | None:
-        """The emotion of most of the speech; None for models that know none."""
+        """The emotion of most of the speech; None for models without emotions."""
         return _of_most(self.spoken, lambda segment: segment.emotion)
 
     @property
     def events(self) -> list[str]:
-        """Every kind of audio event that was heard, where nothing was said too, as they came."""
+        """Every kind of audio event that was heard, also without speech, in order of appearance."""
         return list(dict.fromkeys(event for one in self.segments for event in one.events))
 
 
 def speaker_of_most(segments: Sequence[Recognized]) -> str | None:
-    """Who speaks longest in ``segments``; None where speakers are not told apart."""
+    """The speaker with the most speech in ``segments``; None where speakers are not told apart."""
     return _of_most(segments, lambda segment: segment.speaker)
 
 
@@ -76,7 +76,7 @@ def _of_most(
 
 
 def pieces(segments: Sequence[Recognized]) -> Iterator[str]:
-    """The text of each segment with what parts it from the one before, so that they join up."""
+    """The text of each segment, with the separator to the one before it."""
     before = ""
     for segment in segments:
         piece = separated(before, segment.text)
@@ -85,8 +85,8 @@ def pieces(segments: Sequence[Recognized]) -> Iterator[str]:
 
 
 def separated(before: str, text: str) -> str:
-    """``text`` with a space in front where the two scripts want one: never beside Chinese,
-    Japanese or full-width punctuation."""
+    """``text``, with a space in front where the two scripts need one: never beside Chinese, Japanese or
+    full-width punctuation."""
     text = text.strip()
     if not before or not text or _is_wide(before[-1]) or _is_wide(text[0]):
         return text

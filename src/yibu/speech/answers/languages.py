@@ -17,7 +17,7 @@ _CODES = {alias: code for code, name, *aliases in _ROWS for alias in (name, *ali
 _AUTOMATIC = frozenset(
     {"", "auto", "automatic", "autodetect", "auto-detect", "detect"}
 ) | frozenset({"und", "unknown", "none", "null", "undefined"})
-"""Nothing, and what programs write for it."""
+"""Values that mean automatic detection."""
 
 
 def normalized(language: str | None, known: Collection[str]) -> str:

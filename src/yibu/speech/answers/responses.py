@@ -1,4 +1,4 @@
-"""Answers on the wire: JSON, OpenAI's error object, server-sent events, and clients that leave."""
+"""Responses: JSON, OpenAI's error object, server-sent events, and clients that leave."""
 
 from __future__ import annotations
 

@@ -87,8 +87,7 @@ def _cut(segment: Recognized) -> Iterator[Cue]:
 
 
 def _guessed(segment: Recognized) -> list[Word]:
-    """Words with times as if every column of the text took equally long; of scripts without spaces
-    each wide character is one."""
+    """Estimated word times, proportional to the columns of the text; each wide character is a word."""
     texts = re.findall(
         r"[\u2e80-\u9fff\uf900-\ufaff][^\w\s]*|[^\s\u2e80-\u9fff\uf900-\ufaff]+", segment.text
     )
@@ -113,8 +112,8 @@ def _ends_here(text: str, first: Word, last: Word, following: Word) -> bool:
 
 
 def _spans(text: str, words: Sequence[Word]) -> list[int] | None:
-    """Where each word begins in the text, or None where the words do not spell it: cues are
-    slices of the text, so that no character of it is lost between them."""
+    """Where each word begins in the text, or None where the words do not spell it: cues are slices of
+    the text, so that no character is lost."""
     starts: list[int] = []
     position = 0
     for word in words:

@@ -1,1 +1,1 @@
-"""Uploads to 16 kHz mono: containers, tracks, time and what a request says of them."""
+"""Decoding uploads to 16 kHz mono: containers, tracks, time, and what a request says of them."""

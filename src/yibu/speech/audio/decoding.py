@@ -44,13 +44,13 @@ _KNOWS_LENGTH = _STATES_LENGTH | {"mov", "matroska", "ogg"}
 
 _FEWEST_BYTES_A_SECOND = 1000.0
 _DAMAGED_SHARE = 0.1
-"""Of the packets; fewer broken ones are left out of the audio, as players do."""
+"""Share of broken packets up to which they are left out of the audio, as players do."""
 _SPARE = 0.1
-"""Seconds that an encoder's delay may take from what a header counts."""
+"""Seconds by which decoded audio may be shorter than its header says: an encoder's delay."""
 _LATE_STREAMS = 10_000
 _PROBED_PACKETS = 16
 _LEADING_BYTES = 4096
-"""Before an MP3's first frame there may be one that holds no audio but Xing's header."""
+"""Bytes before an MP3's first audio frame, which may hold a frame with Xing's header."""
 _SILENCE_BLOCK = 8 * SAMPLE_RATE
 
 
@@ -71,7 +71,7 @@ class Decoder:
         self._broke_off = False
         self._mixer = Mixer()
         self.seconds = 0.0
-        """Decoded so far."""
+        """Seconds decoded so far."""
         if file.seek(0, 2) == 0:
             raise bad_audio(tr("The file is empty"), code="empty_audio")
         source = examine(file)
@@ -87,9 +87,9 @@ class Decoder:
             self._cut_off = not raw and (source.cut or self._ends_early(source))
             length = _stated_seconds(self._container, self._stream)
             self.declared = None if raw or source.unstated else length
-            """Seconds, where the header states them."""
+            """Seconds, if the header states them."""
             self.expected = length or file.seek(0, 2) / _FEWEST_BYTES_A_SECOND
-            """Seconds, as a guess where nothing is declared; for planning only."""
+            """Seconds, estimated where the header states none; for planning only."""
             if self._kinds & _KNOWS_LENGTH and (self.declared or 0.0) > limits.audio_seconds:
                 raise _too_long(limits)
         except BaseException:  # whatever it is, the container must not stay open
@@ -99,7 +99,7 @@ class Decoder:
 
     @property
     def notes(self) -> list[str]:
-        """What a listener should know of how the file was read."""
+        """Notes for the listener on how the file was read."""
         return [OPPOSITE] if self._mixer.opposite else []
 
     def read(self, seconds: float) -> Samples | None:
@@ -218,7 +218,7 @@ class Decoder:
             )
 
     def _check_complete(self) -> None:
-        """At the end: refuse what was not audio after all, or was only a part of it."""
+        """At the end: refuse what turned out not to be audio, or to be incomplete."""
         if not self.seconds:
             raise bad_audio(tr("No audio could be decoded from the file"))
         if self._bad_packets > max(2, _DAMAGED_SHARE * self._packets):

@@ -1,4 +1,4 @@
-"""What is said of audio that cannot be used."""
+"""Errors about unusable audio."""
 
 from __future__ import annotations
 

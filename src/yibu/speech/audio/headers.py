@@ -1,4 +1,4 @@
-"""What an upload is by its first bytes, and where its audio lies.
+"""The format of an upload by its first bytes, and where its audio lies.
 
 Sizes in the headers of PCM containers are often placeholders: a program that writes to a pipe, or that
 died, never filled them in. Such a header is written anew in front of the data, which also keeps what
@@ -47,7 +47,7 @@ _W64_FORMAT = bytes.fromhex("666d7420f3acd3118cd100c04f8edb8a")
 _W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
 _PCM_TAGS = frozenset({1, 3, 6, 7, 0xFFFE})
 _SUN_ENCODINGS = {(1, 16): 3, (1, 24): 4, (1, 32): 5, (3, 32): 6, (3, 64): 7}
-"""Of .au, by WAV's format tag and bits."""
+"""Encodings of .au, by WAV's format tag and bits."""
 
 Order = Literal["little", "big"]
 Readable = IO[bytes] | io.RawIOBase
@@ -55,21 +55,21 @@ Readable = IO[bytes] | io.RawIOBase
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An upload's audio file, without what stands around it."""
+    """An upload's audio file, without tags around it."""
 
     file: View
     signed: bool
-    """Whether it begins as a known kind of file does, so that it is no headerless audio."""
+    """Whether it begins like a known kind of file, and so is no headerless audio."""
     damaged: bool = False
-    """Whether its header ends before the file says what it holds."""
+    """Whether its header is incomplete."""
     cut: bool = False
-    """Whether its header states more data than there is."""
+    """Whether its header states more data than the file has."""
     unstated: bool = False
-    """Whether its length is that of the file, and no length in its header counts."""
+    """Whether its length follows from the file's size, and not from its header."""
 
 
 class View(io.RawIOBase):
-    """``head`` and then the bytes from ``start`` to ``end`` of a file, as one file to read."""
+    """``head``, followed by the bytes from ``start`` to ``end`` of a file, as one file to read."""
 
     def __init__(self, file: Readable, start: int, end: int, head: bytes = b"") -> None:
         super().__init__()
@@ -78,12 +78,12 @@ class View(io.RawIOBase):
         self._at = 0
 
     def again(self) -> View:
-        """The same bytes with a position of their own."""
+        """The same bytes with an independent position."""
         end = self._start + self.size - len(self._head)
         return View(self._file, self._start, end, self._head)
 
     def part(self, start: int) -> View:
-        """The bytes from ``start`` on, which is behind the head."""
+        """The bytes from ``start`` on, which lies after the head."""
         begin = self._start + start - len(self._head)
         return View(self._file, begin, begin + self.size - start)
 
@@ -143,7 +143,7 @@ def _is_text(data: bytes) -> bool:
 
 
 def _behind_tags(file: Readable, size: int) -> int:
-    """Where the file begins behind ID3v2 and APEv2 tags in front of it."""
+    """Where the file begins after leading ID3v2 and APEv2 tags."""
     start = 0
     for _ in range(_MAX_TAGS):
         head = _at(file, start, 32)
@@ -164,7 +164,7 @@ def _behind_tags(file: Readable, size: int) -> int:
 
 
 def _before_tags(file: Readable, start: int, end: int) -> int:
-    """Where the file ends in front of ID3v1, APEv2, Lyrics3 and ID3v2 tags behind it."""
+    """Where the file ends before trailing ID3v1, APEv2, Lyrics3 and ID3v2 tags."""
     for _ in range(_MAX_TAGS):
         tail = _at(file, max(start, end - 256), min(256, end - start))
         if tail[-128:-125] == b"TAG":
@@ -257,7 +257,7 @@ def _wav(file: View, size: int, kind: bytes) -> Source:
 
 
 def _big_endian(fmt: bytes, length: int) -> bytes:
-    """A header for RIFX, whose samples ffmpeg takes for little-endian ones: Sun's, whose are not."""
+    """A header for RIFX as big-endian .au, because ffmpeg takes RIFX for little-endian."""
     tag, channels, rate, _, _, bits = struct.unpack(">HHIIHH", fmt[:16].ljust(16, b"\0"))
     encoding = _SUN_ENCODINGS.get((3 if tag == 3 else 1, bits))
     if encoding is None or tag not in {1, 3, 0xFFFE}:  # bytes have no order

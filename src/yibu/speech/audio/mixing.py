@@ -1,4 +1,4 @@
-"""Frames of one format made into 16 kHz mono."""
+"""Resampling and mixing of frames to 16 kHz mono."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _CANCELLED, _MIXED = 0.25, 0.5
 """Power of the mean of two channels over that which unrelated ones have: below the first they cancel each
 other out, above the second they no longer do."""
 _TOGETHER = 16_384
-"""Samples that are resampled at once."""
+"""Samples resampled at once."""
 _AUDIBLE = 1e-9
 """Power below which nothing is compared (-90 dB)."""
 
 
 class Mixer:
-    """Frames of any formats, one after another. A resampler wants one; a chained stream may change it."""
+    """Resamples frames of any formats. A resampler takes one format; a chained stream may change it."""
 
     def __init__(self, *, at_once: bool = False) -> None:
         """``at_once``: samples are not held back, as a file's are to compute and to compare many."""
         self.opposite = False
-        """Whether the channels were opposite anywhere."""
+        """Whether the channels were of opposite phase anywhere."""
         self._at_once = at_once
         self._mono: Mono | None = None
         self._format: tuple[object, ...] | None = None
@@ -54,7 +54,7 @@ class Mixer:
         yield from self._mono.feed(frame)
 
     def finish(self) -> Iterator[Samples]:
-        """What is left; later frames begin anew."""
+        """The remaining samples; later frames begin anew."""
         mono, self._mono = self._mono, None
         if mono is not None:
             yield from mono.feed(None)
@@ -95,11 +95,11 @@ class Mono:
 
     @property
     def opposite(self) -> bool:
-        """Whether the channels were opposite anywhere."""
+        """Whether the channels were of opposite phase anywhere."""
         return self._stereo is not None and self._stereo.opposite
 
     def feed(self, frame: Any) -> Iterator[Samples]:
-        """What the frames so far become, or what is left for None."""
+        """The samples of the frames so far; None returns the remaining ones."""
         for frames in self._together(frame):
             try:
                 pieces = self._resample(frames)
@@ -117,7 +117,7 @@ class Mono:
             yield from self._stereo.finish()
 
     def _together(self, frame: Any) -> Iterator[Any]:
-        """Many frames as one: each call costs more than the computing."""
+        """Many frames joined into one, because each call costs more than the computing."""
         if self._frames is None:
             yield frame
             return

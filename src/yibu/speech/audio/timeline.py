@@ -1,4 +1,4 @@
-"""Where a track's samples lie in the time that a player shows.
+"""The position of a track's samples in the time that a player shows.
 
 A track may begin after the file does, and its time stamps may leave holes: a muted caller, two
 recordings joined. Both are silence to who listens. Time stamps that go back (a second recording
@@ -14,7 +14,7 @@ from typing import Any
 KEPT = frozenset({"mov", "matroska", "ogg", "mpegts", "mpeg", "flv", "asf", "nut"})
 """Containers whose packets have time stamps of their own, not ones counted from their samples."""
 RESTARTING = frozenset({"ogg", "mpegts", "mpeg"})
-"""Those whose clock may start anew in the middle, and whose headers state no length."""
+"""Containers whose clock may restart in the middle, and whose headers state no length."""
 
 _HOLE = 0.1
 """Seconds: less is rounding, or a clock that drifts (what ffmpeg's aresample takes for a hole)."""

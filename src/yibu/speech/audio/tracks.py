@@ -28,14 +28,14 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a file turned out to be."""
+    """A file's properties, as found while reading."""
 
     seconds: float
     track: int = 0
-    """The audio track that was used, from 0."""
+    """The audio track used, from 0."""
     tracks: tuple[Track, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a listener should know of how the file was read."""
+    """Notes for the listener on how the file was read."""
 
 
 def described(stream: Any) -> Track:

@@ -1,4 +1,4 @@
-"""Whether an upload is all there, where its own structure says so and ffmpeg does not.
+"""Whether an upload is complete, by its own structure, where ffmpeg does not tell.
 
 To ffmpeg a file that broke off is a shorter one. Durations in headers are no proof: a track may end
 before its file does, and a hole in the time stamps is no missing audio.
@@ -15,7 +15,7 @@ _OGG_PAGE = 27 + 255 + 255 * 255
 """Bytes of the largest page (RFC 3533)."""
 _LINK_HEAD = 6
 _LINK = re.compile(rb"OggS\0[\x02\x06]", re.DOTALL)
-"""A page with which a stream begins."""
+"""A page that begins a stream."""
 _MP3_LOOK = 4096
 """Bytes in which an MP3's first frame begins."""
 _MP3_SPARE = 1500
@@ -78,7 +78,7 @@ def _ogg_breaks_off(file: View, size: int) -> bool:
 
 
 def next_link(file: View, position: int) -> int | None:
-    """Where another Ogg file begins behind the page at ``position``."""
+    """Where another Ogg file begins after the page at ``position``."""
     while data := _at(file, position + 1, _OGG_PAGE):
         found = _LINK.search(data)
         if found is not None:

@@ -1,1 +1,1 @@
-"""Model files read without torch, and without running what they hold."""
+"""Reading model files without torch, and without running what they hold."""

@@ -1,1 +1,1 @@
-"""The HTTP side: routes, forms and uploads."""
+"""HTTP: routes, forms and uploads."""

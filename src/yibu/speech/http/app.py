@@ -1,4 +1,4 @@
-"""The ASGI application: routes, the key, one error shape, one log line a request."""
+"""The ASGI application: routes, key, errors, and a log line a request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from yibu.speech.settings import KEY_VARIABLE
 log = logging.getLogger(__name__)
 
 _OPEN_PATHS = frozenset({"/health"})
-"""Answered without the key: they say nothing but whether the engine is up."""
+"""Paths answered without the key: they tell only whether the engine is up."""
 
 
 def create_app(engine: Engine, stop: Callable[[], None]) -> ASGIApp:
@@ -71,7 +71,7 @@ def _as_request_error(request: Request, error: Exception) -> RequestError:
 
 
 class Edge:
-    """Outermost: asks for the key, counts, logs, and knows clients that left."""
+    """The outermost layer: checks the key, counts, logs, and handles clients that leave."""
 
     def __init__(self, app: ASGIApp, key: str | None, metrics: Metrics) -> None:
         self._app = app
@@ -109,7 +109,7 @@ class Edge:
             self._count(scope, status or 500, time.monotonic() - started)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A refusal is an HTTP answer to the handshake."""
+        """Check a websocket's key; a refusal is an HTTP response to the handshake."""
         refusal: RequestError | None = None
         if not self._admits(scope):
             refusal = UnauthorizedError(

@@ -1,4 +1,4 @@
-"""The form fields of a request, checked once, before anything is decoded."""
+"""A request's form fields, checked once, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ UNSUPPORTED = {
     "include": tr("It gives no log probabilities. Leave it out"),
     "languages": tr("One language is taken, or heard. Give it as 'language'"),
 }
-"""Fields that are refused, and what works instead."""
+"""Fields that are refused, and alternatives."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What a client asked for."""
+    """A request's parameters."""
 
     options: Options
     response_format: str = "json"
@@ -128,7 +128,7 @@ def _response_format(form: Form, *, tells_speakers: bool) -> str:
 
 
 def _refuse_unsupported(form: Form) -> None:
-    """Fields of OpenAI's that would change the answer, and that no model here heeds."""
+    """Refuse OpenAI's fields that would change the answer and that no model here supports."""
     for name, why in UNSUPPORTED.items():
         if form.all(name):
             raise InvalidRequestError(

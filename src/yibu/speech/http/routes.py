@@ -82,7 +82,7 @@ class _Handlers:
     async def _accept(
         self, request: Request, owned: ExitStack, task: str, *, strict: bool
     ) -> tuple[Serving, Upload, Parameters]:
-        """Take a place, read the form and check it; ``owned`` holds place and upload."""
+        """Take a place, read the form and check it; ``owned`` closes place and upload."""
         serving = self._engine.serving()
         owned.enter_context(self._engine.place())
         settings = self._engine.settings
@@ -109,7 +109,7 @@ class _Handlers:
         return JSONAnswer(self._model_object())
 
     async def health(self, _: Request) -> Response:
-        """200 once the model is loaded and warm, while it does not hang; else 503."""
+        """200 once the model is loaded and warm, unless it hangs; else 503."""
         self._engine.check_health()
         return JSONAnswer({"status": "ok"})
 
@@ -126,7 +126,7 @@ class _Handlers:
 
 
 def _seconds(transcript: Transcript) -> dict[str, str]:
-    """For the gateway's count of usage: not every format says how long the audio was."""
+    """The header with the audio's seconds, for the gateway's usage: not every format has them."""
     return {"x-audio-seconds": f"{transcript.heard.seconds:.3f}"}
 
 
@@ -139,7 +139,7 @@ async def _transcript(serving: Serving, upload: Upload, asked: Parameters) -> Tr
 async def _events(
     serving: Serving, upload: Upload, asked: Parameters
 ) -> AsyncGenerator[dict[str, Any], None]:
-    """Deltas as segments are finished, then the whole text. Cancels the work when closed."""
+    """Deltas as segments finish, then the whole text. Closing it cancels the work."""
     finished: asyncio.Queue[Recognized | None] = asyncio.Queue()
     segments: list[Recognized] = []
     work = asyncio.create_task(

@@ -1,4 +1,4 @@
-"""Binds the port, runs the engine behind uvicorn, and turns its end into an exit code."""
+"""Binds the port, runs the engine behind uvicorn, and returns an exit code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from yibu.speech.settings import Settings
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 8
-"""For requests in flight after SIGTERM; the supervisor kills after ten."""
+"""Seconds for requests in flight after SIGTERM; the supervisor kills after ten."""
 
 
 _PING_SECONDS = 60.0
-"""In which a live client must answer a ping; one that reads slowly does so late."""
+"""Seconds for a live client to answer a ping; a slow reader answers late."""
 
 
 def serve(settings: Settings, load: Callable[[], Loaded]) -> int:

@@ -27,7 +27,7 @@ FILE_FIELDS = frozenset({"file", "audio"})
 """``file`` is OpenAI's; scripts around SenseVoice use either."""
 
 _IN_MEMORY = 64 * 1024
-"""Bytes. Larger uploads lie in a file, so that many clients at once take no more memory."""
+"""Bytes; larger uploads go to a file, so that many clients need no more memory."""
 _FLUSH_AT = 128 * 1024
 _FIELD_BYTES = 64 * 1024
 _PARTS = 256
@@ -35,7 +35,7 @@ _CHARSET = re.compile(
     r"""charset\s*=\s*"?((?:utf-?(?:8|16|32)|iso-8859|windows|gb|big5|shift|euc|us-ascii|koi8)[\w-]*)""",
     re.IGNORECASE,
 )
-"""Of a field. Java's clients write ISO-8859-1 unless told otherwise."""
+"""The charset of a field: Java's clients write ISO-8859-1 by default."""
 
 
 class UploadStalledError(RequestError):
@@ -48,7 +48,7 @@ class UploadStalledError(RequestError):
 
 @dataclass(slots=True)
 class Upload:
-    """The uploaded file; ``file`` is closed, and gone, with the form."""
+    """The uploaded file; ``file`` is closed and removed with the form."""
 
     file: IO[bytes]
     filename: str
@@ -64,7 +64,7 @@ class Form:
     upload: Upload | None = None
 
     def first(self, name: str) -> str | None:
-        """A field's value; an empty one is as good as none.
+        """A field's value; an empty one counts as missing.
 
         Raises:
             InvalidRequestError: it is given twice, with two values.
@@ -203,7 +203,7 @@ class _FormParser:
             self._parser.write(chunk)
 
     def flush(self) -> None:
-        """Write what is pending to the file; on a worker thread, for the disk may be slow."""
+        """Write pending bytes to the file, on a worker thread: the disk may be slow."""
         if self.form.upload is not None and self._chunk:
             self.form.upload.file.write(self._chunk)
         self._chunk = bytearray()

@@ -1,1 +1,1 @@
-"""Live speech: audio that is recognized while it is spoken, over websockets."""
+"""Live speech: audio recognized while it is spoken, over websockets."""

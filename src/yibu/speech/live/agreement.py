@@ -1,4 +1,4 @@
-"""Which part of a text that is still being spoken can be shown: what hypotheses in a row say.
+"""The part of an unfinished text that can be shown: where consecutive hypotheses agree.
 
 The rule is local agreement (Liu et al. 2020; Macháček et al. 2023 for whisper). What was shown is
 never taken back: where a later hypothesis contradicts it, nothing more is shown until the end.
@@ -21,12 +21,12 @@ _SPAN, _LAST_SPAN = 0.19, 0.29
 
 
 class Agreement:
-    """The text of one utterance, as far as it is shown."""
+    """The shown text of one utterance."""
 
     def __init__(self) -> None:
         self.shown = ""
         self._before: list[tuple[float, list[str]]] = []
-        """The last hypotheses: when their speech ended, and their units."""
+        """The last hypotheses: the end of their speech, and their units."""
 
     def hypothesis(self, text: str, end: float) -> str:
         """Take the text of the speech up to ``end`` seconds; return what can be shown beyond what is."""
@@ -68,7 +68,7 @@ def _units(text: str) -> list[str]:
 
 
 def _unmarked(units: list[str]) -> list[str]:
-    """Without a full stop at the end, which is guessed at every pause."""
+    """The units without a full stop at the end, which is guessed at every pause."""
     while units and _MARK.fullmatch(units[-1]):
         units = units[:-1]
     return units

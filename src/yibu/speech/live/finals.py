@@ -1,4 +1,4 @@
-"""Final texts of one session on their way to its listener: in the order of the speech, with speakers."""
+"""One session's final texts, in the order of the speech, with speakers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ log = logging.getLogger(__name__)
 
 
 class Finals:
-    """Lives on the event loop. ``close`` it, whatever happens."""
+    """Lives on the event loop. Always ``close`` it."""
 
     def __init__(self, listener: Listener, speakers: LiveSpeakers | None, pool: Executor) -> None:
-        """``speakers`` are told apart on ``pool``; None: they are not."""
+        """``speakers`` are told apart on ``pool``; None: not at all."""
         self.changed = asyncio.Event()
-        """Set where something was told."""
+        """Set when a text was delivered."""
         self._listener, self._speakers, self._pool = listener, speakers, pool
         self._waiting: deque[Utterance] = deque()
         self._labelling: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        """Of utterances that wait for their text."""
+        """The number of utterances waiting for their text."""
         return len(self._waiting)
 
     def add(self, utterance: Utterance) -> None:
@@ -36,7 +36,7 @@ class Finals:
         self._waiting.remove(utterance)
 
     def tell(self) -> None:
-        """Hand on what is there."""
+        """Deliver finished texts."""
         while self._waiting and self._waiting[0].done:
             utterance = self._waiting[0]
             if self._speakers is not None and any(each.voices for each in utterance.recognized):

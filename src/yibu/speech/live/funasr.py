@@ -30,12 +30,12 @@ from yibu.speech.transcriber import Transcriber
 from yibu.speech.types import Endpointing, Recognized, Recognizer
 
 _HELD = 1024 * 1024
-"""Bytes of a file that are kept in memory."""
+"""Bytes of a file kept in memory."""
 
 
 class FunasrConnection:
-    """One connection, which may send several recordings. ``handle`` each message in turn, ``close``
-    always."""
+    """One connection, which may send several recordings. ``handle`` each message in turn; always
+    ``close``."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class FunasrConnection:
         *,
         python: bool,
     ) -> None:
-        """``python``: the client is one of FunASR's Python server."""
+        """``python``: the client speaks the protocol of FunASR's Python server."""
         self._tools, self._transcriber, self._recognizer = tools, transcriber, recognizer
         self._limits, self._send, self._python = limits, send, python
         self._asked = Asked()
@@ -56,18 +56,18 @@ class FunasrConnection:
         self._file: IO[bytes] | None = None
         self._size = 0
         self._before = ""
-        """The text that the next one stands behind."""
+        """The text before the next one."""
         self._final_sent = False
         self._errors: list[str] = []
         self._seconds = 0.0
 
     @property
     def seconds(self) -> float:
-        """Of audio so far."""
+        """Seconds of audio so far."""
         return self._seconds + (self._session.seconds if self._session is not None else 0.0)
 
     async def handle(self, message: Message) -> None:
-        """Take a message of the client's; a fault of it is told to it."""
+        """Handle a client's message; faults are reported to the client."""
         try:
             if isinstance(message, bytes):
                 await self._audio(message)
@@ -86,7 +86,7 @@ class FunasrConnection:
         self._session = self._intake = self._file = None
 
     def tell_error(self, error: Exception) -> None:
-        """There is no message for errors: it is a result without text that has one."""
+        """Report an error: the protocol has no message for it, so it is a result without text."""
         message = error.message if isinstance(error, RequestError) else str(error)
         if message not in self._errors:
             self._errors.append(message)
@@ -159,7 +159,7 @@ class FunasrConnection:
         await asyncio.to_thread(self._file.write, data)
 
     async def _end(self) -> None:
-        """The recording is over: the last results, and one that says so."""
+        """End the recording: send the last results and the one that marks the end."""
         if self._file is not None or self._asked.mode == "offline":
             await self._transcribe()
             return
@@ -197,10 +197,10 @@ class FunasrConnection:
     # What is heard --------------------------------------------------------------------------
 
     def began(self, utterance: Utterance) -> None:
-        """The protocol has no message for it."""
+        """Do nothing: the protocol has no message for it."""
 
     def ended(self, utterance: Utterance) -> None:
-        """Nor for this."""
+        """Do nothing: the protocol has no message for it."""
 
     def partial(self, utterance: Utterance, new: str) -> None:
         text = separated(self._before, new) if utterance.shown == new else new

@@ -1,4 +1,4 @@
-"""What a client of FunASR's websocket protocol has asked for, by its messages so far."""
+"""The settings in a client's messages of FunASR's websocket protocol."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from yibu.speech.types import Chunking, Options, Recognizer
 MODES = ("2pass", "online", "offline")
 
 _FRAME_SECONDS = 0.06
-"""Of the streaming models that ``chunk_size`` counts."""
+"""Seconds of a frame, in which ``chunk_size`` counts."""
 _INTERVALS = (0.3, 2.0)
 _MOST_FRAMES, _MOST_LOOK_BACK = 33, 16
 _HEADERS = {b"RIFF": "wav", b"OggS": "ogg", b"\x1aE\xdf\xa3": "webm", b"fLaC": "flac"}
-"""How files begin that clients send as ``pcm``: the web page leaves the header of a WAV."""
+"""First bytes of files that clients send as ``pcm``: the web page leaves the header of a WAV."""
 _HOTWORD_CHARACTERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the client's messages have said."""
+    """The settings so far."""
 
     mode: str = "2pass"
     wav_name: str = "microphone"
@@ -38,7 +38,7 @@ class Asked:
     hotwords: tuple[str, ...] = ()
 
     def after(self, message: dict[str, Any], recognizer: Recognizer) -> Asked:
-        """Raises InvalidRequestError for a value that cannot be used."""
+        """The settings after a message. Raises InvalidRequestError for an unusable value."""
         mode = message.get("mode") or self.mode
         if mode not in MODES:
             raise InvalidRequestError(
@@ -75,7 +75,7 @@ class Asked:
         return min(max(self.chunking.frames * _FRAME_SECONDS, _INTERVALS[0]), _INTERVALS[1])
 
     def streamed_format(self, data: bytes) -> str:
-        """Of a stream that begins with ``data``."""
+        """The format of a stream that begins with ``data``."""
         known = next((kind for head, kind in _HEADERS.items() if data.startswith(head)), None)
         if known is not None or self.wav_format in ("pcm", "s16le"):
             return known or "s16le"
@@ -92,7 +92,7 @@ class Asked:
         )
 
     def stated(self, file: IO[bytes]) -> Stated:
-        """Of a whole file: raw samples where the client says so, unless it begins like a file."""
+        """The format of a whole file: raw samples where the client says so, unless it begins like a file."""
         file.seek(0)
         begins = file.read(4)
         file.seek(0)
@@ -104,7 +104,7 @@ class Asked:
 def _hotwords(
     message: dict[str, Any], recognizer: Recognizer, usual: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """For models that take them; clients send them to every model."""
+    """The hotwords, for models that take them; clients send them to every model."""
     given = message.get("hotwords")
     if given is None or not recognizer.takes_hotwords:
         return usual

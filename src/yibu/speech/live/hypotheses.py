@@ -1,4 +1,4 @@
-"""Texts of an utterance that has not ended: what is computed for the next one, and what it adds."""
+"""Partial texts of an open utterance: what to compute next, and what can be shown."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ _STACKED = 6
 
 
 class Hypotheses(Protocol):
-    """The partial texts of one utterance. Called on the event loop."""
+    """The partial texts of one utterance. Used on the event loop."""
 
     @property
     def shown(self) -> str:
-        """Never taken back."""
+        """The shown text; never taken back."""
         ...
 
     @property
     def skipped(self) -> float:
-        """Seconds of the speech that the next one does without."""
+        """Seconds of speech that the next computation skips."""
         ...
 
     @property
     def whole(self) -> Callable[[Segment], Recognized] | None:
-        """What recognizes the final text, where that is not the batcher's recognizer."""
+        """The recognizer of the final text, where it is not the batcher's."""
         ...
 
     def wanted(self, seconds: float, idle: float, share: float) -> bool:
-        """Whether to compute one of ``seconds`` of speech, ``idle`` seconds after the last, where
-        partial texts have ``share`` of a worker's time."""
+        """Whether to compute another one after ``seconds`` of speech, ``idle`` seconds after the last,
+        where partial texts have ``share`` of a worker's time."""
         ...
 
     def jobs(
@@ -67,20 +67,20 @@ class Hypotheses(Protocol):
         speech: Callable[[], Segment],
         deliver: Callable[[Answer], None],
     ) -> list[Job]:
-        """What computes the next one, of about ``seconds`` of speech."""
+        """The jobs of the next computation, of about ``seconds`` of speech."""
         ...
 
     def heard(self, result: Recognized) -> str:
-        """What can be shown beyond ``shown``."""
+        """Take a result; returns what can be shown beyond ``shown``."""
         ...
 
     def heard_whole(self, result: Recognized) -> str:
-        """The same, by a result of the final texts' model of the whole utterance."""
+        """The same, for a result of the final texts' model for the whole utterance."""
         ...
 
 
 class Reheard:
-    """The utterance is recognized again; what results in a row begin with is shown."""
+    """Recognizes the utterance again and again, and shows where consecutive results agree."""
 
     whole = None
 
@@ -91,9 +91,9 @@ class Reheard:
         self._interval = interval
         self._windowed = windowed
         self._seconds = 0.0
-        """Of speech when it was last recognized."""
+        """Seconds of speech at the last recognition."""
         self._frames = 0
-        """Of 10 ms, that are not recognized again."""
+        """Frames of 10 ms that are not recognized again."""
         self._settled, self._settled_end = "", 0.0
         """The part of the shown text that is not taken from results any more, and when it ends."""
 
@@ -172,22 +172,22 @@ class Reheard:
 
 
 class Streamed:
-    """A streaming model hears each chunk once, and all that it says is shown."""
+    """Feeds each chunk once to a streaming model, and shows all of its text."""
 
     def __init__(self, model: OnlineParaformer, chunking: Chunking, *, finals: bool) -> None:
-        """``finals``: its final text is of this model too."""
+        """``finals``: this model makes the final text too."""
         self.shown = ""
         self.skipped = 0.0
         self.whole = self._hear_end if finals else None
         self._session = model.session(chunking)
         self._heard = 0
-        """Samples."""
+        """Samples fed so far."""
         self._tokens: list[str] = []
         self._open: list[str] = []
-        """Parts of a word that goes on in the next chunk."""
+        """Parts of a word that continues in the next chunk."""
         self._busy = False
         self._lock = threading.Lock()
-        """A final text may be computed while a partial one is."""
+        """Guards the model's state: a final text may be computed during a partial one."""
 
     def wanted(self, seconds: float, idle: float, share: float) -> bool:  # noqa: ARG002 - by chunks
         return not self._busy and (seconds - self.skipped) * SAMPLE_RATE >= self._session.stride
@@ -204,7 +204,7 @@ class Streamed:
         return [Job(new, options, speech, deliver, final=False, spare=True, recognize=hear)]
 
     def _hear(self, speech: Segment) -> Recognized:
-        """The text of the chunks that are new."""
+        """The text of the new chunks."""
         with self._lock:
             stride = self._session.stride
             end = len(speech.samples) // stride * stride
@@ -218,7 +218,7 @@ class Streamed:
             return self._answer(speech, tokens[:whole])
 
     def _hear_end(self, speech: Segment) -> Recognized:
-        """The text of an utterance that has ended."""
+        """The text of a finished utterance."""
         with self._lock:
             rest = self._session.feed(speech.samples[self._heard :], final=True)
             return self._answer(speech, self._tokens + self._open + rest)

@@ -1,4 +1,4 @@
-"""A client's bytes → 16 kHz mono samples, as they come and without seams.
+"""A client's bytes to 16 kHz mono samples, seamlessly, as they come.
 
 Raw samples (PCM, G.711) are resampled by a resampler that lives as long as the stream. Files that
 are still being recorded (Opus in WebM or Ogg, as browsers record) are demuxed and decoded by ffmpeg's
@@ -37,7 +37,7 @@ CONTAINERS = frozenset(
 )
 
 _BARREN_BYTES = 512 * 1024
-"""Of a container that may come without giving a sample: covers and such."""
+"""Bytes of a container without a sample (covers and such) before it is refused."""
 _PROBE = {"probesize": "4096", "analyzeduration": "0", "ignore_length": "1"}
 _DEMUXERS = "aac,flac,matroska,mov,mp3,ogg,wav,webm"
 
@@ -63,7 +63,7 @@ class Intake(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Free all resources."""
         ...
 
 
@@ -115,18 +115,18 @@ class Raw:
 
 
 class Container:
-    """A file of some format that comes bit by bit."""
+    """A file that arrives bit by bit."""
 
     def __init__(self) -> None:
         self._turn = threading.Condition()
         self._decoding = True
-        """Whether it is the decoder's turn: it runs until it needs bytes that are not there."""
+        """Whether it is the decoder's turn: it runs until it needs bytes that have not come."""
         self._bytes = bytearray()
         self._barren = 0
         self._ended = False
-        """No more bytes come."""
+        """Whether no more bytes come."""
         self._over = False
-        """The decoder is through, or gave up; its thread may live a moment longer."""
+        """Whether the decoder has finished or failed; its thread may run a moment longer."""
         self._samples: list[Samples] = []
         self._fault: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="live-container", daemon=True)
@@ -168,7 +168,7 @@ class Container:
     # On the decoder's thread ----------------------------------------------------------------
 
     def read(self, size: int) -> bytes:
-        """What ffmpeg calls for bytes."""
+        """Called by ffmpeg for more bytes."""
         with self._turn:
             while not self._bytes and not self._ended:
                 self._decoding = False
@@ -237,7 +237,7 @@ def _joined(frames: Any) -> Samples:
 
 @cache
 def _table(codec: str) -> npt.NDArray[np.int16]:
-    """What each of a G.711 code's 256 bytes stands for, by ffmpeg's decoder."""
+    """The samples of a G.711 code's 256 bytes, by ffmpeg's decoder."""
     decoder: Any = av.CodecContext.create(codec, "r")
     decoder.sample_rate = 8_000
     decoder.layout = "mono"

@@ -1,4 +1,4 @@
-"""Which open utterances are recognized next, when the model has time for it."""
+"""Chooses which open utterances to recognize when the model has time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from yibu.speech.jobs import Job
 
 NOT_DUE = math.inf
 _LATE = 0.2
-"""Seconds from the end of an utterance to its text, over which partial texts become rarer."""
+"""Delay of final texts, in seconds, above which partial texts become rarer."""
 _MOST_USED = 0.8
-"""Of all cores, beyond which partial texts become rarer too: what a final text needs is to be free."""
+"""Share of all cores in use above which partial texts become rarer, to leave room for final texts."""
 _LOAD_SECONDS = 0.5
-"""Over which that is measured."""
+"""Seconds over which that share is measured."""
 _LEAST_SHARE = 0.05
 _FIRSTS = 4
 """Times this share is that of utterances that show nothing yet: the others stand back before them."""
@@ -26,7 +26,7 @@ _COST = 0.1
 
 
 class Candidate(Protocol):
-    """A live session with an open utterance in which something is new."""
+    """A live session with an open utterance that has new speech."""
 
     heard_at: float
     """When the utterance was last recognized; when it began, where it never was."""
@@ -57,12 +57,12 @@ class PartialQueue:
         clock: Callable[[], float] = time.monotonic,
         used: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        """``used`` returns the seconds that all cores have computed for this process."""
+        """``used`` returns this process's CPU seconds on all cores."""
         self._waiting: set[Candidate] = set()
         self._clock, self._used = clock, used
         self._measured = clock(), used()
         self.share = 1.0
-        """Of a worker's time that partial texts get; what else can wait or be left out goes by it too."""
+        """Share of a worker's time for partial texts; other optional work follows it too."""
         self._firsts_from = self._further_from = 0.0
         """When partial texts may be computed again, of utterances that show nothing yet and of others."""
 
@@ -82,7 +82,7 @@ class PartialQueue:
         return pauses
 
     def final_came(self, delay: float) -> None:
-        """A final text came ``delay`` seconds after the end of its utterance was noticed."""
+        """Note that a final text came ``delay`` seconds after its utterance's end was noticed."""
         self._adapt(well=delay <= _LATE)
 
     def _adapt(self, *, well: bool) -> None:

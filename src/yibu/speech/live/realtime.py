@@ -33,7 +33,7 @@ _TELLS = {
 
 
 class Realtime:
-    """One connection. ``handle`` each message in turn; ``close`` it, whatever happens."""
+    """One connection. ``handle`` each message in turn; always ``close`` it."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class Realtime:
 
     @property
     def seconds(self) -> float:
-        """Of audio so far."""
+        """Seconds of audio so far."""
         return self._session.seconds
 
     def greet(self) -> None:
         self._tell("session.created", session=self._settings.told(self._id))
 
     async def handle(self, message: Message) -> None:
-        """Take a message of the client's; a fault of it is told to it."""
+        """Handle a client's message; faults are reported to the client."""
         event: dict[str, Any] = {}
         try:
             event = parse_object(message)

@@ -28,14 +28,14 @@ MAX_MESSAGE = 16 * 1024 * 1024
 KEY_PROTOCOL = "openai-insecure-api-key."
 """How a browser, which can set no header, sends a key: as a subprotocol."""
 NAMES_HEADER = "x-yibu-model"
-"""The gateway's: the names, comma-separated, by which its client knows the model; the first is
-the one it used."""
+"""The gateway's header with the names, comma-separated, by which its client knows the model; the first
+is the one it used."""
 USAGE_HEADER = "x-yibu-usage"
-"""The gateway's: it wants to be told how much was heard, in messages of its own."""
+"""The gateway's header that asks for usage messages."""
 
 _USAGE_SECONDS = 1.0
 _QUEUED = 256
-"""Messages that may wait for a slow client before its own are left unread."""
+"""Messages queued for a slow client before its own are left unread."""
 _CLOSED_FOR_FAULT, _CLOSED_FOR_IDLENESS = 1011, 1001
 
 
@@ -65,7 +65,7 @@ def live_routes(engine: Engine) -> list[WebSocketRoute]:
 
 
 def foreign_origin(scope: Scope) -> str | None:
-    """The origin of the web page that opened it, where that is another site's than this server's."""
+    """The origin of the web page that opened it, if it is another site's."""
     headers = dict(scope["headers"])
     origin = headers.get(b"origin", b"").decode("latin-1").lower()
     host = headers.get(b"host", b"").decode("latin-1").lower()
@@ -184,7 +184,7 @@ class _Live:
 
 
 class _Sender:
-    """Messages on their way to one client, which may read slowly."""
+    """Messages queued for one client, which may read slowly."""
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
@@ -195,13 +195,13 @@ class _Sender:
         self._queue.put_nowait(message)
 
     async def room(self) -> None:
-        """Wait while too many messages wait."""
+        """Wait while too many messages are queued."""
         while self._queue.qsize() > _QUEUED:
             self._moved.clear()
             await self._moved.wait()
 
     async def run(self, receiving: Awaitable[tuple[int, str]]) -> None:
-        """Send until ``receiving`` says that it is over, or the client has gone."""
+        """Send until ``receiving`` ends, or the client has gone."""
         receiver = asyncio.ensure_future(receiving)
         sending = asyncio.create_task(self._send(), name="live sender")
         try:

@@ -1,4 +1,4 @@
-"""One live session, without sockets: samples in; utterances, their partial and their final texts out.
+"""One live session, without sockets: samples in; utterances with partial and final texts out.
 
 With endpointing each utterance that the VAD finds is a text of its own. Without, the client says
 where a text ends, and what it said until then is cut and recognized as a file would be, as it comes.
@@ -55,7 +55,7 @@ _flows = count()
 
 
 class LiveSession:
-    """See the module. ``close`` it, whatever happens."""
+    """One session; see the module. Always ``close`` it."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class LiveSession:
         """
         self.options = options
         self.seconds = 0.0
-        """Of audio so far."""
+        """Seconds of audio so far."""
         self.buffered = 0.0
-        """Of audio since the last text ended."""
+        """Seconds of audio since the last text ended."""
         self.heard_at = 0.0
         self.due = NOT_DUE
         self.cost = 0.0
@@ -92,7 +92,7 @@ class LiveSession:
         self._endpointing = endpointing
         self._flow = next(_flows)
         self._lock = threading.Lock()
-        """Of the detector: the model's threads ask it for the open speech."""
+        """Guards the detector: the model's threads read its open speech."""
         self._pending: list[Samples] = []
         self._held = 0
         self._open: Utterance | None = None
@@ -103,30 +103,29 @@ class LiveSession:
 
     @property
     def told_all(self) -> bool:
-        """Whether the audio is over, and no more final texts will come."""
+        """Whether the audio is over and every final text was delivered."""
         return self._finished and not self._finals
 
     def _restart(self) -> None:
-        """A new stream, which begins where the audio is."""
+        """Begin a new stream at the present position."""
         segmenter = self._tools.segmenter
         self._origin = self._listened
         self._detector = None
         self._cutter = None
         self._uneventful = _STEP - 1
-        """The next samples in which the VAD can find nothing."""
+        """The number of next samples in which the VAD can find nothing."""
         if self._endpointing is None:
             self._cutter = segmenter.session()
         else:
             self._detector = segmenter.utterances(self._endpointing)
         self._open = None
         self._ending: Segment | None = None
-        """The open utterance, if the silence that has begun ends it."""
+        """The open utterance as it ends if the present silence goes on."""
         self.due = NOT_DUE
         self.buffered = 0.0
 
     async def configure(self, options: Options, endpointing: Endpointing | None) -> None:
-        """Other settings, from now on; what was heard so far is kept unless the endpointing is
-        another."""
+        """Change the settings; speech so far is kept unless the endpointing changes."""
         self.options = options
         if endpointing != self._endpointing:
             await self._listen(flush=True)
@@ -159,7 +158,7 @@ class LiveSession:
         self._restart()
 
     async def finish(self) -> None:
-        """No more audio: speech that has not ended does so now."""
+        """End the audio, and speech that is still open."""
         await self._listen(flush=True)
         rest = await self._on_pool(self._finish)
         self._finished = True
@@ -167,7 +166,7 @@ class LiveSession:
         self._restart()
 
     def clear(self) -> Utterance | None:
-        """Forget the speech that has not ended, which is returned."""
+        """Drop the open speech, and return it."""
         self._pending, self._held = [], 0
         self._listened = self.seconds
         forgotten = self._open
@@ -176,12 +175,12 @@ class LiveSession:
         return forgotten
 
     async def drained(self) -> None:
-        """Wait until every final text was told."""
+        """Wait until every final text was delivered."""
         while self._finals and not (self._open and len(self._finals) == 1):
             await self._change()
 
     def close(self) -> None:
-        """Give up whatever is waited for."""
+        """Cancel everything in progress."""
         self._withdraw()
         self._tools.batcher.drop_finals(self._flow)
         self._open = None
@@ -348,7 +347,7 @@ class LiveSession:
         )
 
     def _speech(self, utterance: Utterance) -> Segment:
-        """On a thread of the model's."""
+        """The speech of an open utterance; called on a thread of the model's."""
         with self._lock:
             speech = self._detector.speech() if self._detector is not None else None
         if speech is not None:
@@ -384,7 +383,7 @@ class LiveSession:
             self._open = None
 
     async def _change(self) -> None:
-        """Wait until something was told."""
+        """Wait for the next delivery."""
         self._finals.changed.clear()
         await self._finals.changed.wait()
 

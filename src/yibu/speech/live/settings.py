@@ -1,4 +1,4 @@
-"""What a client of OpenAI's Realtime API sets for its session: checked, merged, and told back.
+"""A Realtime session's settings: checked, merged, and reported to the client.
 
 Both forms are read: ``session.update`` with ``audio.input`` (schemas
 ``RealtimeTranscriptionSessionCreateRequestGA`` and ``…ResponseGA``), and the older
@@ -58,11 +58,11 @@ class SessionSettings:
     language: str | None = None
     prompt: str | None = None
     keywords: tuple[str, ...] = ()
-    """Of models that take hotwords, for which the prompt is a list of them too."""
+    """Keywords of models that take hotwords, for which the prompt is a list of them too."""
     format: str = "audio/pcm"
     rate: int = 24_000
     noise_reduction: str | None = None
-    """Taken and told back; the models need none."""
+    """Accepted and reported; the models need none."""
     endpointing: Endpointing | None = field(default_factory=Endpointing)
     include: tuple[str, ...] = ()
 
@@ -73,7 +73,8 @@ class SessionSettings:
         return INTAKES[self.format], self.rate if raw else 8_000
 
     def options(self, recognizer: Recognizer) -> Options:
-        """Raises InvalidRequestError for a language that the model does not know."""
+        """Options for the recognizer. Raises InvalidRequestError for a language that the model does not
+        know."""
         hotwords: tuple[str, ...] = ()
         if recognizer.takes_hotwords:
             hotwords = tuple(dict.fromkeys([*self.keywords, *parsed(self.prompt or "")]))
@@ -84,7 +85,7 @@ class SessionSettings:
         )
 
     def told(self, session_id: str) -> dict[str, Any]:
-        """The session object of the present API."""
+        """The session object of the current API."""
         audio: dict[str, Any] = {"type": self.format}
         if self.format == "audio/pcm":
             audio["rate"] = self.rate
@@ -105,7 +106,7 @@ class SessionSettings:
         }
 
     def told_as_before(self, session_id: str) -> dict[str, Any]:
-        """That of the older API."""
+        """The session object of the older API."""
         old = {new: name for name, new in OLD_FORMATS.items()}
         return {
             "id": session_id,
@@ -140,7 +141,7 @@ class SessionSettings:
 def updated(
     settings: SessionSettings, given: object, names: frozenset[str], recognizer: Recognizer
 ) -> SessionSettings:
-    """After ``session.update``; what is not given stays. ``names`` are the model's.
+    """The settings after ``session.update``; missing fields stay. ``names`` are the model's.
 
     Raises:
         InvalidRequestError: a value is none; ``param`` names it.
@@ -166,7 +167,7 @@ def updated(
 def updated_as_before(
     settings: SessionSettings, given: object, names: frozenset[str], recognizer: Recognizer
 ) -> SessionSettings:
-    """The same for ``transcription_session.update``."""
+    """The settings after ``transcription_session.update``."""
     session = _Fields("session", given)
     session.take("modalities")
     session.take("client_secret")
@@ -293,7 +294,7 @@ def _turn(sound: _Fields, before: Endpointing | None) -> Endpointing | None:
 
 
 class _Fields:
-    """An object of the request; what was not taken out of it is an error."""
+    """An object of the request; fields that are not read are errors."""
 
     def __init__(self, path: str, given: object) -> None:
         if given is None:
@@ -334,7 +335,7 @@ class _Fields:
         return float(value)
 
     def nothing_left(self) -> None:
-        """Raises InvalidRequestError for what nobody knows."""
+        """Raises InvalidRequestError for unknown fields."""
         for name in self._left:
             raise InvalidRequestError(
                 "Unknown parameter: '{path}.{name}'",

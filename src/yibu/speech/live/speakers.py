@@ -1,4 +1,4 @@
-"""Who speaks in a live session: each finished utterance gets its speakers at once, and keeps them.
+"""Speakers in a live session: each finished utterance gets its speakers at once, and keeps them.
 
 Fewer than 15 s of speech are too few to cluster: an utterance is its nearest speaker's, or a new one's where
 none is near. From then on everything that is kept is clustered again with each utterance, as a recording
@@ -38,9 +38,9 @@ class LiveSpeakers:
     def __init__(self) -> None:
         self._vectors: Vectors | None = None
         self._numbers: Labels = np.empty(0, np.int64)
-        """Of the speakers, one for each vector that is kept."""
+        """Speaker number of each kept vector."""
         self._centres: list[Vectors] = []
-        """The mean vector of each speaker when it was last heard."""
+        """The mean vector of each speaker, as of its last utterance."""
 
     def told(self, results: Sequence[Recognized]) -> list[Recognized]:
         """``results`` of one utterance with their speakers, cut where the speaker changes."""
@@ -104,7 +104,7 @@ def _cosine(one: Vectors, other: Vectors) -> float:
 
 
 def _halved(vectors: Vectors, numbers: Labels) -> tuple[Vectors, Labels]:
-    """Each two vectors in a row of one speaker averaged."""
+    """Each two consecutive vectors of a speaker averaged."""
     kept, owners = [], []
     for number in np.unique(numbers):
         own = vectors[numbers == number]

@@ -1,4 +1,4 @@
-"""Times of words as FunASR's servers tell them."""
+"""Word times in the form of FunASR's servers."""
 
 from __future__ import annotations
 

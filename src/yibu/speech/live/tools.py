@@ -1,4 +1,4 @@
-"""What live sessions work with."""
+"""What live sessions share."""
 
 from __future__ import annotations
 
@@ -27,4 +27,4 @@ class LiveTools:
     recognizer: Recognizer
     tells_speakers: bool = False
     streaming: OnlineParaformer | None = None
-    """What hears partial texts, where it is not the recognizer."""
+    """The model for partial texts, where it is not the recognizer."""

@@ -1,4 +1,4 @@
-"""What a live session says of its utterances, and to whom."""
+"""Utterances of a live session, and their listener."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def span(segment: Segment) -> tuple[float, float]:
 
 @dataclass(eq=False, slots=True)
 class Early:
-    """A recognition of an utterance as it will be if the silence goes on."""
+    """An utterance recognized before it is certain that it has ended."""
 
     span: tuple[float, float]
     """Start and duration of its segment."""
@@ -44,12 +44,12 @@ class Utterance:
     hypotheses: Hypotheses
     end: float = 0.0
     segments: list[Recognized | None] = field(default_factory=list)
-    """What was recognized, None where it is waited for."""
+    """Results of its segments, None while pending."""
     whole: bool = False
-    """No segment is yet to come."""
+    """Whether all of its segments are known."""
     error: RequestError | None = None
     early: Early | None = None
-    """Its final text, recognized in the silence that may end it."""
+    """Its final text, recognized during the silence that may end it."""
 
     @property
     def done(self) -> bool:
@@ -65,12 +65,12 @@ class Utterance:
 
     @property
     def shown(self) -> str:
-        """Of partial texts."""
+        """The shown part of the text."""
         return self.hypotheses.shown
 
     @property
     def rest(self) -> str:
-        """Of its final text, what is not shown."""
+        """The part of the final text that was not shown."""
         return rest(self.shown, self.text)
 
 
@@ -82,9 +82,9 @@ class Listener(Protocol):
     def ended(self, utterance: Utterance) -> None: ...
 
     def partial(self, utterance: Utterance, new: str) -> None:
-        """``new`` stands behind what was shown of it before."""
+        """``new`` follows what was shown of it before."""
         ...
 
     def final(self, utterance: Utterance) -> None:
-        """Its text is there, or its ``error``."""
+        """Its text is complete, or its ``error`` is set."""
         ...

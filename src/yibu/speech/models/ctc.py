@@ -14,7 +14,7 @@ from yibu.speech.types import Word
 
 BLANK = 0
 FRAME_SECONDS = 0.06
-"""An output frame each 60 ms: six frames of the filter bank."""
+"""Seconds per output frame: six frames of the filter bank."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which segments go through the network together, and how they are laid out."""
+"""Which segments go through the network together, and their layout."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from yibu.speech.models.network import Array
 from yibu.speech.models.paraformer import START, Hotwords
 
 _KEPT = 16
-"""Lists of hotwords whose vectors are kept."""
+"""Cached lists of hotwords."""
 
 
 class HotwordReader:

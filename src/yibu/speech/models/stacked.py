@@ -1,4 +1,4 @@
-"""What recognizers of stacked filter banks have in common."""
+"""What recognizers with stacked filter banks have in common."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from yibu.speech.vad.fsmn_onnx import onnx_weights
 _WIDTH = 5
 _SIDE = (_WIDTH - 1) // 2
 _BLOCK = 256
-"""Frames that go through the network at a time: what they need stays in the cache."""
+"""Frames computed at a time: their data stays in the cache."""
 
 Array = npt.NDArray[np.float32]
 
@@ -163,13 +163,13 @@ class FsmnVad:
         return FsmnUtterances(*self._parts(live_rule(self._endpoints, endpointing)))
 
     def _parts(self, rule: EndpointRule) -> tuple[FsmnFrames, Endpointer, SegmentCutter]:
-        """What a stream of its own is made of."""
+        """The parts of a new stream."""
         frames = FsmnFrames(self._network, self._normalizer)
         return frames, Endpointer(rule), SegmentCutter(self._rule, samples=self._samples)
 
 
 def _there(directory: Path, usual: str, *others: str) -> Path:
-    """The first of the files that is there; ``usual`` where none is."""
+    """The first of the files that exists; ``usual`` where none does."""
     paths = [directory / name for name in (usual, *others)]
     return next((path for path in paths if path.exists()), paths[0])
 
@@ -234,9 +234,9 @@ class FsmnFrames:
         self._normalizer = normalizer
         self._memory = network.memory()
         self._tail: Samples = np.empty(0, np.float32)
-        """Samples that belong to frames which are not whole yet."""
+        """Samples of an incomplete frame."""
         self._context: Features = np.empty((0, MEL_BINS), np.float32)
-        """The last frames, which the next ones are stacked with."""
+        """The last frames, which are stacked with the next ones."""
 
     def feed(self, samples: Samples) -> tuple[Features, Array]:
         """Take the next samples (any number): the frames that became whole, and p(silence) of
@@ -247,7 +247,7 @@ class FsmnFrames:
         return features, self._silence(features, last=False)
 
     def samples(self, frames: int) -> int:
-        """Samples that are missing until so many more frames are whole."""
+        """Samples missing until so many more frames are complete."""
         return FRAME_LENGTH + (frames - 1) * FRAME_SHIFT - len(self._tail)
 
     def finish(self) -> Array:

@@ -1,4 +1,4 @@
-"""FSMN-VAD's weights out of its ONNX export (``iic/speech_fsmn_vad_zh-cn-16k-common-onnx``).
+"""FSMN-VAD's weights from its ONNX export (``iic/speech_fsmn_vad_zh-cn-16k-common-onnx``).
 
 The exporter renames the matrices (``onnx::MatMul_147``), so they are found by their place. The
 network is one chain, each product needing the one before: in every order in which the

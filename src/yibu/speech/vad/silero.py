@@ -150,7 +150,7 @@ class SileroSession:
         return [Segment(start=begin / SAMPLE_RATE, samples=samples)]
 
     def _forget(self) -> None:
-        """Let go of samples that no segment can need any more."""
+        """Free samples that no segment can need any more."""
         judged = self._origin + self._judged
         keep = self._begin if self._begin is not None else max(self._floor, judged - _PAD)
         drop = max(0, keep - self._origin)

@@ -25,15 +25,15 @@ class SileroUtterances:
         self._padding = int(endpointing.prefix_padding * SAMPLE_RATE)
         self._keep = self._padding + MIN_SPEECH_FRAMES * FRAME
         self._rest: Samples = np.empty(0, np.float32)
-        """Samples of a frame that is not whole yet."""
+        """Samples of an incomplete frame."""
         self._held: Samples = np.empty(0, np.float32)
         self._origin = 0
-        """Of ``_held``, in samples of the stream."""
+        """Position of ``_held`` in the stream, in samples."""
         self._run = 0
-        """Frames of speech in a row, while none is open."""
+        """Consecutive frames of speech, while no utterance is open."""
         self._start: int | None = None
         self._voiced = 0
-        """Where the last frame of speech ended."""
+        """The end of the last frame with speech."""
         self._floor = 0
 
     def feed(self, samples: Samples) -> list[SpeechBegan | Segment]:
