@@ -1,1 +1,1 @@
-"""Accounts: API keys kept in a database, their limits, and what they used."""
+"""Accounts: API keys in a database, their limits, and their usage."""

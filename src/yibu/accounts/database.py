@@ -1,4 +1,4 @@
-"""The database file: opened, made, brought up to date; its errors as sentences.
+"""The database file: opening, creating and migrating it; its errors as sentences.
 
 WAL, so that readers and the one writer do not wait for each other; every commit is synced, so that
 a key that was shown is still there after a power failure.
@@ -18,10 +18,10 @@ from yibu.errors import YibuError
 _PATIENCE = 5.0
 """Seconds to wait for another process's transaction, which takes milliseconds."""
 _ROOM = 64 * 1024
-"""Bytes free, below which an error of input and output is the disk's lack of room."""
+"""Free bytes below which an I/O error is reported as a full disk."""
 
 _MIGRATIONS = sorted((Path(__file__).with_name("migrations")).glob("*.sql"))
-"""Each brings the schema from its index to the next ``user_version``. Never change one: add one."""
+"""Migrations of the schema, by index. Never change one: add one."""
 
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
@@ -35,7 +35,7 @@ class AccountsError(YibuError):
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of the thread that enters, with the schema of this version; made if missing.
+    """A connection for the entering thread, with the current schema; the file is made if missing.
 
     Raises:
         AccountsError: the file cannot be used, or is a newer version's.
@@ -55,8 +55,8 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _make(path: Path) -> None:
-    """The empty file, with a mode of ours: SQLite would take the umask's, and its -wal and -shm files get
-    this one's.
+    """Create the empty file with mode 0600: SQLite would use the umask, and its -wal and -shm files get
+    this file's mode.
 
     One that exists is not opened: closing a descriptor of it would release the locks of every other
     connection in this process (https://sqlite.org/howtocorrupt.html, 2.2). The next process to close
@@ -135,7 +135,7 @@ def _version(connection: sqlite3.Connection) -> int:
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of the block or nothing of it."""
+    """Commit the block as a whole, or roll it back."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -148,7 +148,8 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """SQLite's and the file system's errors as AccountsErrors; numbers that SQLite cannot hold, too."""
+    """Translate errors of SQLite and the file system, and numbers that SQLite cannot hold, to
+    AccountsError."""
     try:
         yield
     except sqlite3.Error as error:
@@ -171,7 +172,7 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def _code(error: sqlite3.Error) -> int:
-    """The lower byte is the code, the rest says more (``SQLITE_IOERR_WRITE``)."""
+    """SQLite's error code without its extension (``SQLITE_IOERR_WRITE``)."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
 
 

@@ -1,4 +1,4 @@
-"""The database of accounts as the one thread of a running node has it: usage goes in, accounts come out."""
+"""The running node's access to the database, on one thread: usage goes in, accounts come out."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from yibu.accounts.usage import By, Slot, Used
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the database holds."""
+    """The accounts in the database."""
 
     accounts: list[Account]
     digests: dict[str, list[KeyDigest]]
     spent: dict[str, int]
-    """Tokens of the running day or month, of accounts with a budget."""
+    """Tokens used in the current day or month, of accounts with a budget."""
 
 
 class Database:
-    """Its connection stays open, and is opened anew where another file has taken the place of one of its own."""
+    """An open connection; opened anew when one of the files was replaced."""
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path = path
@@ -39,7 +39,7 @@ class Database:
         self._read_from: _Files = (None, None)
 
     def was_read(self) -> bool:
-        """Whether the file that is there now, and no other in its place, was read before."""
+        """Whether the present file was read before."""
         return (found := _identity(self._path)) is not None and found == self._read_from[0]
 
     def exchange(self, counted: dict[Slot, Used], stale: bool) -> Found | None:
@@ -106,12 +106,12 @@ class Database:
 
 
 _ENDS = ("-wal", "-shm")
-"""Of the names of SQLite's files beside the database."""
+"""Suffixes of SQLite's files beside the database."""
 _Files = tuple[object, object]
 
 
 def _files(path: Path) -> _Files:
-    """Which files the database and its log are."""
+    """The identities of the database's files."""
     return _identity(path), _identity(path.with_name(path.name + _ENDS[0]))
 
 

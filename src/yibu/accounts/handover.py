@@ -1,4 +1,4 @@
-"""Limits while two nodes stand: the new node keeps them, and the old one asks it for each request.
+"""Limits while two nodes run: the new node keeps them, and the old one asks it for each request.
 
 Messages over the channel of the upgrade (:mod:`yibu.channel`), once the new node serves:
 
@@ -26,11 +26,11 @@ from yibu.accounts.usage import Used
 from yibu.channel import Channel, Message
 
 _ANSWER = 5.0
-"""Seconds in which the new node says whether a request may begin."""
+"""Seconds for the new node to say whether a request may begin."""
 
 
 class Successor:
-    """The node that keeps the limits now, as the old one asks it."""
+    """The new node that keeps the limits, as the old one sees it."""
 
     def __init__(self, channel: Channel, meters: Sequence[Meter], now: float) -> None:
         self._channel = channel
@@ -63,19 +63,19 @@ class Successor:
         return Verdict(refusal, (windows[0], windows[1]))
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
-        """A request is over."""
+        """Report the end of a request."""
         names = [meter.name for meter in meters]
         self._channel.send({"end": names, "set_aside": set_aside, "tokens": tokens})
 
 
 class Keeper(Protocol):
-    """What keeps the limits of the new node."""
+    """Keeps the new node's limits."""
 
     def meter(self, name: str) -> Meter | None:
-        """One of its meters; None for a key or a model that has no limit."""
+        """The meter of that name; None for a key or model without limits."""
 
     def take(self, slot: Sequence[Any], used: Used) -> None:
-        """Count what another node used."""
+        """Record usage of another node."""
 
     async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict: ...
 
@@ -83,7 +83,7 @@ class Keeper(Protocol):
 
 
 class Predecessor:
-    """The old node, for which this one counts."""
+    """The old node, whose requests this one counts."""
 
     def __init__(self, channel: Channel, keeper: Keeper, clock: Callable[[], float]) -> None:
         self._channel, self._keeper, self._clock = channel, keeper, clock
@@ -115,7 +115,7 @@ class Predecessor:
         self._channel.send({"answer": message["id"], **answer})
 
     def gone(self) -> None:
-        """What it had begun is over."""
+        """End the requests it had begun."""
         for name, number in self._running.items():
             for meter in self._found([name] * max(number, 0)):
                 self._keeper.end([meter], 0, 0)

@@ -1,4 +1,4 @@
-"""Limits as arithmetic: what is left, what a request takes, and when there is enough again.
+"""Limits as arithmetic: what is left, what a request takes, and when enough is left again.
 
 No clock, no request: whoever calls says what time it is. Requests and tokens a minute are token
 buckets, as OpenAI's limits are: a bucket holds a minute's worth, and fills evenly. So in any
@@ -18,14 +18,14 @@ from yibu.config.types import NO_LIMITS, Limits
 Kind = Literal["requests", "tokens", "concurrency", "budget"]
 
 _CONCURRENCY_WAIT = 1.0
-"""Seconds to wait for a request to end, which nobody can foresee."""
+"""Retry-After in seconds for concurrency limits: nobody can foresee when a request ends."""
 _DUST = 1e-9
-"""What adding up fractions may have lost of one request."""
+"""Rounding error that adding fractions may leave of one request."""
 
 
 @dataclass(slots=True)
 class Bucket:
-    """``capacity`` a minute."""
+    """A token bucket that refills by ``capacity`` a minute."""
 
     capacity: int
     level: float
@@ -36,7 +36,7 @@ class Bucket:
         return cls(capacity, capacity, now)
 
     def refill(self, now: float) -> None:
-        """Bring it to ``now``; a clock that went back changes nothing."""
+        """Refill up to ``now``; a clock that went back changes nothing."""
         if now > self.at:
             self.level = min(self.capacity, self.level + (now - self.at) * self.capacity / 60)
             self.at = now
@@ -46,21 +46,21 @@ class Bucket:
         return max(0.0, (level - self.level) * 60 / self.capacity)
 
     def resize(self, capacity: int) -> None:
-        """Another capacity; what was taken out stays taken."""
+        """Change the capacity; what was taken out stays taken."""
         self.level += capacity - self.capacity
         self.capacity = capacity
 
 
 @dataclass(slots=True)
 class Spending:
-    """A budget and what was used of it in the calendar day or month (UTC) that is running."""
+    """A budget, and its use in the current calendar day or month (UTC)."""
 
     budget: Budget
     start: float
     end: float
     spent: int = 0
     stale: bool = False
-    """What the database has of this day or month is not in ``spent`` yet."""
+    """Whether ``spent`` lacks the database's count for this day or month."""
 
     @classmethod
     def at(cls, budget: Budget, now: float, spent: int = 0) -> Spending:
@@ -75,7 +75,7 @@ class Spending:
 
 
 def bounds(period: Period, now: float) -> tuple[float, float]:
-    """When the day or month of ``now`` began and ends, in Unix seconds."""
+    """Start and end of the day or month of ``now``, in Unix seconds."""
     day = datetime.fromtimestamp(now, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "day":
         return day.timestamp(), day.timestamp() + 86400
@@ -90,7 +90,7 @@ class Refusal:
 
     who: str
     name: str
-    """Of the meter."""
+    """The meter's name."""
     kind: Kind
     limit: int
     used: int
@@ -100,12 +100,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What is left of requests or tokens a minute."""
+    """The remaining requests or tokens a minute."""
 
     limit: int
     remaining: int
     reset: float
-    """Seconds until all of it is there again."""
+    """Seconds until it is full again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +118,20 @@ class Verdict:
 
 @dataclass(slots=True)
 class Meter:
-    """The limits of one account or model, and what is in use of them."""
+    """The limits of one account or model, and their use."""
 
     who: str
-    """As sentences begin that tell of it."""
+    """The subject of sentences about it."""
     limits: Limits = NO_LIMITS
     requests: Bucket | None = None
     tokens: Bucket | None = None
     spending: Spending | None = None
     in_flight: int = 0
     name: str = ""
-    """Which it is, for another node."""
+    """Identifies it for another node."""
 
     def state(self, now: float) -> tuple[float | None, float | None, int]:
-        """What is left of requests and of tokens a minute, and how many requests are in flight."""
+        """Requests and tokens left in the minute, and the number of requests in flight."""
         self.refill(now)
         requests, tokens = (
             None if bucket is None else bucket.level for bucket in (self.requests, self.tokens)
@@ -141,7 +141,7 @@ class Meter:
     def resume(
         self, requests: float | None, tokens: float | None, in_flight: int, now: float
     ) -> None:
-        """Go on where another node's meter of the same name stood."""
+        """Continue from the state of another node's meter of the same name."""
         self.refill(now)
         for bucket, level in ((self.requests, requests), (self.tokens, tokens)):
             if bucket is not None and level is not None:
@@ -149,7 +149,7 @@ class Meter:
         self.in_flight += in_flight
 
     def configure(self, limits: Limits, spending: Spending | None, now: float) -> None:
-        """Take other limits over; what is in use of them stays in use."""
+        """Change the limits; their present use stays."""
         self.limits = limits
         self.requests = _resized(self.requests, limits.rpm, now)
         self.tokens = _resized(self.tokens, limits.tpm, now)
@@ -202,7 +202,7 @@ class Meter:
 
 @dataclass(slots=True)
 class Admission:
-    """One request's share of every limit that holds for it. It is ended once."""
+    """One request's share of every limit that applies. Ended once."""
 
     meters: Sequence[Meter]
     set_aside: int = 0
@@ -225,7 +225,7 @@ class Admission:
                 meter.end(self.set_aside, tokens)
 
     def windows(self, now: float) -> tuple[Window | None, Window | None]:
-        """What is left of requests and of tokens a minute, by the tightest limit of each."""
+        """The remaining requests and tokens a minute, by the tightest limit of each."""
         for meter in self.meters:
             meter.refill(now)
         return (

@@ -1,4 +1,4 @@
-"""The accounts of a running node: in memory for requests, in step with the database beside them.
+"""The accounts of a running node: in memory for requests, synchronized with the database.
 
 Requests are checked against dictionaries and never wait for the disk. One thread has the database:
 twice a second it writes what was used, and reads the accounts again when another process has
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 _MOST_SLOTS = 10_000
 """Records in memory, beyond which hours of a day are added up; some 3 MB."""
 _NAMED = 10
-"""Of keys that are gone, how many the log names."""
+"""Removed keys that the log names."""
 _TICK = 0.5
 """Seconds from one look at the database to the next. A node that is killed loses what it counted since
 the last one, and what was being written: less than a second, while a commit takes less than half of one."""
@@ -46,14 +46,14 @@ class Caller:
     """Who sends a request: an account, a key of the configuration, or anybody."""
 
     name: str
-    """For logs and usage."""
+    """The name in logs and usage."""
     labels: tuple[str, ...] = ()
-    """For metrics: the name of an account; keys of the configuration have none."""
+    """Metric labels: the account's name; keys of the configuration have none."""
     admin: bool = False
     configured: bool = False
-    """The key is one of the operator's own, from the configuration."""
+    """Whether the key is the operator's own, from the configuration."""
     models: frozenset[str] | None = None
-    """Names of the models that it may use; None: all."""
+    """Names of the models it may use; None: all."""
     priority: Priority = "interactive"
     expires: float | None = None
     meter: Meter | None = None
@@ -61,12 +61,12 @@ class Caller:
 
 
 ANYBODY = Caller("-")
-"""Of a gateway without keys."""
+"""The caller of a gateway without keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """One key as requests are checked against it."""
+    """One key, as requests are checked against it."""
 
     digest: KeyDigest
     caller: Caller
@@ -76,7 +76,7 @@ class LiveAccounts:
     """``async with accounts.running()``; then ``find`` keys."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """``clock`` gives Unix seconds."""
+        """``clock`` returns Unix seconds."""
         self.path = path
         self._clock = clock
         self._known: dict[bytes, list[_Known]] = {}
@@ -85,27 +85,27 @@ class LiveAccounts:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="accounts")
         self._database = Database(path, clock)
         self._counted: dict[Slot, Used] = {}
-        """What the database does not have yet, beside what is on its way there."""
+        """Usage not yet in the database nor on its way there."""
         self._leaving: dict[Slot, Used] = {}
         self._fault: Exception | None = None
-        """What keeps the database from being read or written now."""
+        """The current error of the database."""
         self._failing_since = 0.0
         self._turn = asyncio.Lock()
         """Budgets are added up from the database and from what is not in it yet: nothing may be on
         its way between the two."""
         self.unreadable = False
-        """The database may have keys, and none could be read yet."""
+        """Whether the database may have keys that could not be read yet."""
         self._had_keys = False
 
     @property
     def closed(self) -> bool:
-        """Keys are asked for. Once there was one, that stays until the node is started again: removing
+        """Whether keys are required. Once there was a key, that stays until the node restarts: removing
         the last key must not let its holder in without one."""
         return self._had_keys or self.unreadable
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep in step with the database until the block ends."""
+        """Synchronize with the database until the block ends."""
         await self._tick()
         ticking = asyncio.create_task(self._ticks(), name="accounts")
         try:
@@ -121,7 +121,7 @@ class LiveAccounts:
             self._thread.shutdown()
 
     async def sync(self) -> None:
-        """Write what was counted, and take up what has changed in the database.
+        """Write usage, and read changed accounts.
 
         Raises:
             AccountsError: it could not be read or written; what was known goes on.
@@ -182,12 +182,12 @@ class LiveAccounts:
         }
 
     def give(self) -> dict[Slot, Used]:
-        """What could not be written, for the node that goes on; it is not this one's any more."""
+        """Usage that could not be written, handed to the next node; this one forgets it."""
         counted, self._counted = self._counted, {}
         return counted
 
     def take(self, slot: Slot, used: Used) -> None:
-        """Count what a node before this one could not write."""
+        """Add usage that the node before this one could not write."""
         self._count_again({slot: used})
 
     def used(self, key: str, model: str) -> Used:
@@ -199,7 +199,7 @@ class LiveAccounts:
         return used
 
     async def usage(self, by: By, since: float, key: str | None = None) -> list[dict[str, Any]]:
-        """What was used until now, of all keys or of one.
+        """Usage until now, of all keys or of one.
 
         Raises:
             AccountsError: the database cannot be read or written.
@@ -213,7 +213,7 @@ class LiveAccounts:
         return [caller.meter for caller in self._callers.values() if caller.meter is not None]
 
     def find(self, key: bytes) -> Caller | None:
-        """Who a key belongs to; None for an unknown one.
+        """The caller with this key; None for an unknown one.
 
         Raises:
             UnauthorizedError: it has expired, or was replaced.
@@ -221,16 +221,16 @@ class LiveAccounts:
         return self._now(self._match(key))
 
     def digest(self, key: bytes) -> bytes | None:
-        """What the database has in a key's place; None for an unknown one."""
+        """The stored digest of a key; None for an unknown one."""
         one = self._match(key)
         return one.digest.digest if one else None
 
     def digests(self) -> Sequence[bytes]:
-        """Of all keys."""
+        """The digests of all keys."""
         return tuple(self._by_digest)
 
     def holder(self, digest: bytes) -> Caller | None:
-        """Who the key of this digest belongs to; None for an unknown one.
+        """The caller whose key has this digest; None for an unknown one.
 
         Raises:
             UnauthorizedError: it has expired, or was replaced.
@@ -283,7 +283,7 @@ class LiveAccounts:
             await self.sync()
 
     def _count_again(self, counted: dict[Slot, Used]) -> None:
-        """Keep what could not be written."""
+        """Add usage back that could not be written."""
         for slot, used in counted.items():
             if slot in self._counted:
                 self._counted[slot].add(used)
@@ -291,7 +291,7 @@ class LiveAccounts:
                 self._counted[slot] = used
 
     def _take(self, found: Found) -> None:
-        """Let requests be checked against these from now on."""
+        """Check requests against these accounts from now on."""
         callers: dict[str, Caller] = {}
         known: dict[bytes, list[_Known]] = {}
         for account in found.accounts:

@@ -1,4 +1,4 @@
-"""Keys: how they are made, and what is kept of them.
+"""Keys: creating them, and the digests that are stored.
 
 A key is 256 random bits, so that nobody can try all of them, however fast the hash: a slow password
 hash (bcrypt, argon2) would only cost every request some milliseconds. What is kept is BLAKE2b with a
@@ -17,7 +17,7 @@ SALT_BYTES = hashlib.blake2b.SALT_SIZE
 
 
 def new_key() -> str:
-    """A key that nobody has yet."""
+    """A new random key."""
     return _MARK + secrets.token_urlsafe(32)
 
 
@@ -30,5 +30,5 @@ def prefix_of(key: bytes) -> bytes:
 
 
 def digest_of(key: bytes, salt: bytes) -> bytes:
-    """32 bytes."""
+    """The stored digest of a key: 32 bytes."""
     return hashlib.blake2b(key, digest_size=32, salt=salt).digest()

@@ -1,4 +1,4 @@
-"""Accounts in the database: added, listed, removed, their keys replaced."""
+"""Accounts in the database: adding, listing, removing, rotating keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from yibu.config.types import Limits
 from yibu.errors import UsageError
 
 FILE = "accounts.db"
-"""In the state directory."""
+"""File name in the state directory."""
 
 _COLUMNS = (
     "name, created, expires, admin, priority, models, rpm, tpm, concurrency, "
@@ -28,7 +28,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class KeyDigest:
-    """What a key that is presented is compared with."""
+    """What a presented key is compared with."""
 
     prefix: bytes
     salt: bytes
@@ -37,7 +37,7 @@ class KeyDigest:
 
 
 class AccountStore:
-    """The accounts of one database; of the thread that opened it."""
+    """The accounts of one database; used by the thread that opened it."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""What an account is, and how its settings are written on a command line."""
+"""Accounts, and their settings as written on a command line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Period = Literal["day", "month"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _CONFIGURED = re.compile(r"[0-9a-f]{8}")
-"""What keys of the configuration are called in logs and usage: no account may look like one."""
+"""Names of the configuration's keys in logs and usage: no account may look like one."""
 OWNER = "yibu"
-"""What the command line's own requests are called."""
+"""The name of the command line's own requests."""
 _LONGEST = 100 * 365 * 86400
-"""Seconds: what is longer is no time that somebody meant."""
+"""The longest duration in seconds that is accepted."""
 _BUDGET = re.compile(r"(\d{1,15})([kKmM]?)/(day|month)")
 _SCALE = {"": 1, "k": 1000, "m": 1000_000}
 
@@ -59,14 +59,14 @@ class Account:
     admin: bool = False
     priority: Priority = "interactive"
     models: tuple[str, ...] | None = None
-    """Names of the models that it may use; None: all."""
+    """Names of the models it may use; None: all."""
     limits: Limits = NO_LIMITS
     budget: Budget | None = None
     secrets: tuple[Secret, ...] = ()
-    """The newest last."""
+    """Its secrets, the newest last."""
 
     def row(self) -> dict[str, Any]:
-        """As plain data for listings, without its secrets."""
+        """Plain data for listings, without secrets."""
         now = time.time()
         expired = self.expires is not None and self.expires <= now
         limits = self.limits

@@ -1,4 +1,4 @@
-"""What was used, by hour, key and model: counted in memory, added up in the database."""
+"""Usage by hour, key and model: counted in memory, summed in the database."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Tokens(NamedTuple):
     prompt: int
     completion: int
     cached: int = 0
-    """Of the prompt, those that the engine had read before."""
+    """Tokens of the prompt that the engine had cached."""
     estimated: bool = False
-    """The engine did not count them."""
+    """Whether the engine did not count them."""
 
 
 @dataclass(slots=True)
 class Used:
-    """What some requests used."""
+    """The usage of some requests."""
 
     requests: int = 0
     errors: int = 0
@@ -37,7 +37,7 @@ class Used:
     completion_tokens: int = 0
     audio_seconds: float = 0.0
     compute_seconds: float = 0.0
-    """How long replicas worked on them."""
+    """Seconds that replicas worked on them."""
 
     def add(self, other: Used) -> None:
         for name in _FIELDS:
@@ -73,7 +73,7 @@ def fold(counted: dict[Slot, Used], most: int) -> None:
 
 
 def write(connection: sqlite3.Connection, counted: dict[Slot, Used]) -> None:
-    """Add to what is there, all or nothing."""
+    """Add to the stored counts, in one transaction."""
     rows = [(*slot, *(getattr(used, name) for name in _FIELDS)) for slot, used in counted.items()]
     with transaction(connection):
         connection.executemany(_UPSERT, rows)

@@ -1,4 +1,4 @@
-"""yibu.yaml, the environment and flags, made into one frozen Config.
+"""yibu.yaml, environment and flags, merged into one frozen Config.
 
 The types stand in ``types``; the file's schema and everything that reads bytes in ``file``, which
 alone imports pydantic and YAML, so that the verbs that need no file start quickly.

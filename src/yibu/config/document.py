@@ -37,7 +37,7 @@ _TAGS = frozenset(
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Location = tuple[str | int, ...]
-"""Where a value stands: ``("models", 0, "name")``."""
+"""The path of a value: ``("models", 0, "name")``."""
 
 
 class _Loader(_Base):  # type: ignore[misc]
@@ -116,7 +116,7 @@ def _wrong_encoding(data: bytes, error: UnicodeDecodeError, name: str) -> Config
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, and where, from 1; None where it is the whole file."""
+    """A fault and its line and column, from 1; None for the whole file."""
 
     line: int | None
     column: int | None
@@ -139,13 +139,13 @@ class FaultyFileError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """The values of one file, and where each stands in it."""
+    """The values of one file, and their positions in it."""
 
     value: Any
     faults: Mapping[Location, str]
     """References to environment variables that cannot be replaced, by the place they stand at."""
     unset: Sequence[str]
-    """Variables that are referred to and not set."""
+    """Referenced variables that are not set."""
     _root: yaml.Node | None = field(repr=False)
 
     def place(self, location: Sequence[str | int]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Which engines there are.
+"""The names of the engines.
 
 An engine is a folder of ``yibu.engines``, which holds its code and its data. To add one, make the
 folder, the lock files of its environments, and a row here.
@@ -22,7 +22,7 @@ ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 def engine_package(engine: str) -> str:
-    """The name of an engine's package; that of all engines for ``""``."""
+    """The name of an engine's package; for ``""`` that of all engines."""
     return ".".join(["yibu.engines", *filter(None, [engine.replace(".", "_")])])
 
 

@@ -1,4 +1,4 @@
-"""From bytes to Config: read yibu.yaml, fill in the environment, lay flags over it."""
+"""From bytes to Config: parse yibu.yaml, then apply environment and flags."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GATEWAY_TEXTS = frozenset({"host", "api_key_file", "api_keys", "cors_origins", 
 _MODEL_TEXTS = frozenset({"name", "source", "engine", "aliases", "flags", "env"})
 _MAPPINGS = frozenset({"dict_type", "model_type", "model_attributes_type"})
 _KEY_AND_VALUE = re.compile(r"(\w+)\s*[:\uff1a=](?!//)")
-"""A line that was to be a key with its value, and became a text."""
+"""A line that was meant as a key with its value, and was read as text."""
 _SECRET = frozenset({"api_keys", "env"})
 
 
@@ -60,7 +60,7 @@ def resolve(
     env: Mapping[str, str],
     flags: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Lay the environment and the flags over a file that was parsed; as :func:`load`."""
+    """Apply the environment and flags to a parsed file; as :func:`load`."""
     given: dict[str, tuple[Any, Origin]] = {
         name: (getattr(schema.gateway, name), "file") for name in schema.gateway.model_fields_set
     }
@@ -96,7 +96,7 @@ def find(explicit: Path | None, directory: Path) -> Path | None:
 
 
 def content(path: Path) -> bytes:
-    """The file's content. Raises ConfigError where it is no file that can be read."""
+    """The file's content. Raises ConfigError where it cannot be read."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -167,7 +167,7 @@ def _refusal(name: str, faults: Sequence[tuple[Location, str]], found: Document)
 
 
 def _is_text(at: Location) -> bool:
-    """Whether a text stands there, so that ``4``, ``no`` and ``22:22`` are kept as written."""
+    """Whether the schema has a text there, so that ``4``, ``no`` and ``22:22`` are kept as written."""
     match at:
         case ("gateway", str(key), *_):
             return key in _GATEWAY_TEXTS
@@ -179,7 +179,7 @@ def _is_text(at: Location) -> bool:
 
 
 def _is_free(at: Location) -> bool:
-    """Whether any text may stand there: what a program reads that yibu starts."""
+    """Whether any text may stand there, because another program reads it."""
     return at[:1] == ("models",) and (at[2:3] == ("flags",) or at[2:4] == ("options", "command"))
 
 
@@ -207,7 +207,7 @@ def _written(fault: Any, tree: Any) -> Location:
 
 
 def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree without keys that have no value: they count as left out."""
+    """The tree without keys that have no value: they count as missing."""
 
     def kept(value: Any) -> Any:
         if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""API keys of the configuration: what can be one, where they come from, and where the gateway needs one."""
+"""API keys of the configuration: their form, their sources, and where the gateway needs one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def keys_of_environment(env: Mapping[str, str]) -> list[str]:
 
 
 def digest_of(key: str) -> str:
-    """What stands for a key wherever the key itself is not needed: 64 hex digits of its SHA-256."""
+    """The digest stored for a key: 64 hex digits of its SHA-256."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 

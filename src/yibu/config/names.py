@@ -1,4 +1,4 @@
-"""What a model may be called, the name that a file or a repository gives it, and its replicas' names.
+"""Names of models, names derived from files and repositories, and replica ids.
 
 Standard library only: the command line imports this.
 """
@@ -13,12 +13,12 @@ from yibu.messages import tr
 
 MAX_LENGTH = 200
 _FORBIDDEN = frozenset("\"'`\\$*?#%&;<>|!()[]{}=,^~\u2018\u2019\u201c\u201d")
-"""What a shell, a URL or a header would read as something else."""
+"""Characters that a shell, a URL or a header would interpret."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
 _GENERATION = re.compile(r"(-\d+)\.\d+$")
 _REPLICA = re.compile(r"(.+)-\d+(?:\.(\d+))?")
 _NOT_FIRST = frozenset("-./:@+")
-"""A flag, a path or a separator would be read instead of a name."""
+"""Characters with which a name would be read as a flag, a path or a separator."""
 
 
 def check_name(name: str) -> str:
@@ -75,7 +75,7 @@ def replica_id(model: str, number: int, generation: int = 1) -> str:
 
 
 def first_generation(replica: str) -> str:
-    """The id that the same replica of the model's first configuration has."""
+    """The id of the same replica of the model's first configuration."""
     return _GENERATION.sub(r"\1", replica)
 
 

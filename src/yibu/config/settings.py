@@ -1,4 +1,4 @@
-"""The gateway's settings as a node has them: their values, where each came from, and how they change."""
+"""The gateway's settings in a node: values, origins, and changes."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ APPLIED: Mapping[str, Applied] = {
 
 _KEYS = frozenset({"api_keys", "api_key_file"})
 FIRM: frozenset[Origin] = frozenset({"flag", "environment"})
-"""Origins that hold against a file."""
+"""Origins that win over a file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a node's gateway runs with. It holds digests of keys, no keys: plain data may be shown and kept."""
+    """The settings of a node's gateway, with digests instead of keys: they may be shown and stored."""
 
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
-    """Without keys."""
+    """Its settings without keys."""
     keys: Mapping[Origin, tuple[str, ...]] = field(default_factory=dict)
-    """Digests of keys, by where they came from."""
+    """Digests of keys, by origin."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
-    """Where the other settings came from, by their names in the file, unless they are defaults."""
+    """Origins of the other settings by their names in the file, unless they are defaults."""
     file: str | None = None
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """Of every key."""
+        """The digests of all keys."""
         return tuple(dict.fromkeys(digest for keys in self.keys.values() for digest in keys))
 
     @property
@@ -102,7 +102,7 @@ class SettingChange:
     """One setting that has another value."""
 
     name: str
-    """As in the file."""
+    """Its name in the file."""
     before: Any
     after: Any
 
@@ -112,7 +112,7 @@ class SettingChange:
         return tr("gateway.{name}: {before} → {after}", name=self.name, before=before, after=after)
 
     def shown(self) -> tuple[str, str]:
-        """Both values as they may be shown: of keys only how many there are."""
+        """Both values for display: of keys only their number."""
         if self.name != "api_keys":
             return shown_value(self.name, self.before), shown_value(self.name, self.after)
         added, removed = set(self.after) - set(self.before), set(self.before) - set(self.after)
@@ -126,7 +126,7 @@ class SettingChange:
 
 
 def settings_of(config: Config, env: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]]:
-    """The settings that a configuration asks for, and the keys of which they have the digests.
+    """The settings of a configuration, and the keys behind the digests.
 
     Raises:
         ConfigError: a key cannot be used, or the key file cannot be read.
@@ -153,7 +153,7 @@ def settings_of(config: Config, env: Mapping[str, str]) -> tuple[Settings, tuple
 
 
 def merged(running: Settings, wanted: Settings, *, whole: bool) -> Settings:
-    """What holds in a node with ``running`` settings after a command with ``wanted`` ones.
+    """The settings of a node with ``running`` ones after a command with ``wanted`` ones.
 
     A setting counts where the command says it (by a flag, the environment or its file), or where the file is
     the node's own, which may have lost it. What a flag or the environment gave the node holds against a
@@ -188,12 +188,12 @@ def changes(before: Settings, after: Settings) -> tuple[SettingChange, ...]:
 
 
 def moving(changed: Iterable[SettingChange]) -> list[SettingChange]:
-    """Those by which clients have to use another address."""
+    """Changes that move the gateway to another address."""
     return [one for one in changed if APPLIED[one.name] == "address"]
 
 
 def shown_value(name: str, value: Any) -> str:
-    """A setting's value as it may be shown: of keys only how many there are."""
+    """A setting's value for display: of keys only their number."""
     if name == "api_keys":
         return str(len(value)) if value else tr("none")
     if isinstance(value, list | tuple):

@@ -42,12 +42,12 @@ class GatewayConfig:
     max_live_audio: float | None = None
     """Seconds of audio in one live session; None: no limit."""
     log_format: Literal["text", "json"] = "text"
-    """Of the node's log."""
+    """Format of the node's log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much may be asked for; None is no limit."""
+    """Limits; None is no limit."""
 
     rpm: int | None = None
     """Requests a minute."""
@@ -159,7 +159,7 @@ class ModelConfig:
     aliases: tuple[str, ...] = ()
     """Further names by which clients may ask for it."""
     limits: Limits = NO_LIMITS
-    """Of all callers together."""
+    """Limits for all callers together."""
     name_derived: bool = field(default=False, compare=False)
     """The name was taken from the source, so it must not replace another source's model."""
     file: Path | None = field(default=None, compare=False)
@@ -184,12 +184,12 @@ class ModelConfig:
 
     @property
     def stays_loaded(self) -> bool:
-        """Whether it is loaded when it is brought up, and never unloaded."""
+        """Whether it is loaded from the start and never unloaded."""
         return self.keep == "always" and not self.on_demand
 
     @property
     def fewest(self) -> int:
-        """Replicas of a loaded model without requests."""
+        """The number of replicas of a loaded model without requests."""
         return max(1, self.autoscale.min) if self.autoscale else self.replicas
 
     @property
@@ -200,20 +200,19 @@ class ModelConfig:
 
     @property
     def further_names(self) -> Mapping[str, str]:
-        """The other names that clients may ask for → what each means: for an alias this model,
-        for an adapter the adapter itself."""
+        """Further names of the model, with their meaning: an alias means the model, an adapter itself."""
         aliases = dict.fromkeys((name for name in self.aliases if name != self.name), self.name)
         return {**aliases, **{name: name for name in self.adapters}}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that clients may ask for, its own first."""
+        """All names of the model, its own first."""
         return (self.name, *self.further_names)
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that was decided before anything runs."""
+    """The resolved configuration."""
 
     gateway: GatewayConfig = GatewayConfig()
     models: tuple[ModelConfig, ...] = ()

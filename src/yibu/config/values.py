@@ -1,4 +1,4 @@
-"""The texts of yibu.yaml's values: sizes, times, addresses, and how long a model is kept."""
+"""Values of yibu.yaml written as text: sizes, times, addresses, and ``keep``."""
 
 from __future__ import annotations
 

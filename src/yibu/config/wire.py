@@ -1,4 +1,4 @@
-"""Dataclasses as plain data and back: for the control socket, and for files of the node's."""
+"""Dataclasses to plain data and back, for the control socket and the node's files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One environment on disk: where its parts are, and the record that says that it is whole."""
+"""One environment on disk: its parts, and the record of a complete installation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EnvironmentInfo:
     created: int
     """Unix seconds."""
     current: bool = True
-    """The one that would be used now; older ones stay until they are removed."""
+    """Whether it is the one in use; older ones stay until they are removed."""
     compiled: int = 0
     """Bytes of compiled code that its engine keeps."""
 
@@ -42,7 +42,7 @@ class EnvironmentInfo:
 
 
 def is_usable(target: Path) -> bool:
-    """Whole, and its base interpreter still there: the link in bin/ leads to it."""
+    """Whether it is complete and its base interpreter still exists: the link in bin/ leads to it."""
     return (target / RECORD).is_file() and (target / "bin" / "python").exists()
 
 
@@ -76,7 +76,7 @@ def add_alias(spec: EnvironmentSpec, environment: Path) -> None:
 
 
 def link_libraries(spec: EnvironmentSpec, environment: Path) -> None:
-    """Put the libraries that the spec names under the names by which the loader looks for them."""
+    """Link the libraries that the spec names under the names the loader looks for."""
     directory = environment / LIBRARIES
     for name, pattern in spec.libraries.items():
         for file in site_packages(environment).glob(pattern):
@@ -85,7 +85,7 @@ def link_libraries(spec: EnvironmentSpec, environment: Path) -> None:
 
 
 def write_record(spec: EnvironmentSpec, made: Path, target: Path) -> None:
-    """Say what is in ``made``, which is to be renamed to ``target``."""
+    """Write the record into ``made``, which will be renamed to ``target``."""
     info = EnvironmentInfo(
         name=spec.name,
         path=str(target),

@@ -1,4 +1,4 @@
-"""The flags of an engine's version that the user chose instead of the pinned one, asked of it once."""
+"""The flags of an engine version that the user installed instead of the pinned one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yibu.errors import EnvironmentSetupError
 from yibu.files import write_whole
 
 TABLE = "flags.json"
-"""In the environment's directory, so that it goes when that goes."""
+"""File name in the environment's directory, removed with it."""
 _TIMEOUT = 300.0
 """Seconds; importing vLLM takes ten, and a minute from a cold disk."""
 
@@ -35,7 +35,7 @@ def chosen_flags(environments: EnvironmentManager, name: str, engine: str) -> di
 
 
 def kept_flags(environments: EnvironmentManager, name: str) -> dict[str, Any] | None:
-    """The same where it was asked before; None where it was not."""
+    """The stored flags; None where they were not asked yet."""
     file = environments.path(name) / TABLE
     if environments.chosen_version(name) is None or not file.is_file():
         return None

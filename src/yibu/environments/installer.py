@@ -1,4 +1,4 @@
-"""What an environment holds, installed by uv: wheels as they come, or a source that is compiled."""
+"""Installs an environment's packages with uv: wheels, or a source that is compiled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from yibu.proxies import Proxies
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What does not change while one environment is made."""
+    """The constant parameters of making one environment."""
 
     reader: ProgressReader
     wheels: Path | None
@@ -40,7 +40,7 @@ class Installer:
     """uv, with the indexes, proxies and variables that it is run with."""
 
     directory: Path
-    """Where environments are; uv runs there."""
+    """The directory of the environments, where uv runs."""
     index: UvSettings
     env: Mapping[str, str]
 

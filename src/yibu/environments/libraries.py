@@ -1,4 +1,4 @@
-"""The system's shared libraries that an environment needs, and which package has them.
+"""The system's shared libraries that an environment needs, and the packages that have them.
 
 Wheels carry most of what they need, but not all: an engine would end with "cannot open shared object
 file" after gigabytes were downloaded. The loader itself is asked, by ``dlopen``, whether a library is
@@ -30,7 +30,7 @@ class _Family:
     """Distributions with the same package manager."""
 
     names: frozenset[str]
-    """As they stand in ``ID`` and ``ID_LIKE`` of /etc/os-release."""
+    """Names in ``ID`` and ``ID_LIKE`` of /etc/os-release."""
     install: str
     anything: str = ""
     """The argument that installs whatever has a library, where the manager knows that."""
@@ -66,7 +66,7 @@ _DRIVER = frozenset({"libcuda.so.1", "libnvidia-ml.so.1"})
 
 
 def missing(names: Iterable[str]) -> list[str]:
-    """Those that this machine's loader does not find."""
+    """The libraries that this machine's loader does not find."""
     return [name for name in names if not _loads(name)]
 
 
@@ -95,7 +95,8 @@ def require(environment: str, names: Iterable[str]) -> None:
 
 
 def how_to_install(names: Iterable[str], release: Mapping[str, str] | None = None) -> str:
-    """What to type, as root, on a distribution whose /etc/os-release says ``release``; None: this."""
+    """The command to install them, as root, on a distribution with this /etc/os-release; None: this
+    machine's."""
     names = list(names)
     if any(name in _DRIVER for name in names):
         return tr(

@@ -76,7 +76,7 @@ class EnvironmentManager:
 
     @property
     def env(self) -> Mapping[str, str]:
-        """The variables that it was made with."""
+        """The variables it was made with."""
         return self._env
 
     def ensure(
@@ -286,7 +286,7 @@ class EnvironmentManager:
             )
 
     def _link_package(self, target: Path) -> None:
-        """Let the environment import yibu, wherever yibu stands today."""
+        """Make yibu importable in the environment, wherever yibu is installed today."""
         link = site_packages(target) / "yibu"
         with contextlib.suppress(OSError):
             if link.readlink() == self._package:

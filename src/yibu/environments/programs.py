@@ -1,4 +1,4 @@
-"""A program of the user's, asked what it is; and why it cannot be run, where it cannot."""
+"""A user's program: asking it what it is, or why it cannot be run."""
 
 from __future__ import annotations
 

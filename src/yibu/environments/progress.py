@@ -1,4 +1,4 @@
-"""How an environment's making is reported, read from what uv prints."""
+"""Progress of making an environment, parsed from uv's output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Phase = Literal["waiting", "creating", "resolving", "downloading", "installing",
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentProgress:
-    """One report of an environment being made."""
+    """One progress report."""
 
     environment: str
     phase: Phase
@@ -28,7 +28,7 @@ class EnvironmentProgress:
     detail: str = ""
     """The packages being downloaded just now."""
     steps: int = 0
-    """Of a build from source: those that are done."""
+    """Finished steps of a build from source."""
     steps_total: int = 0
 
 

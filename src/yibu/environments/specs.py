@@ -1,4 +1,4 @@
-"""The environments that yibu knows how to make: what is in each, and what is special about it."""
+"""The environments that yibu can make, and their peculiarities."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SourceBuild:
     needs: tuple[str, ...]
     """What the machine must have, of ``toolchain.NAMES``."""
     program: str
-    """Below ``site-packages``; linked into the environment's ``bin``."""
+    """Its path below ``site-packages``; linked into the environment's ``bin``."""
     job_memory: int
     """Bytes of main memory that one compiler takes."""
 
@@ -67,7 +67,7 @@ class EnvironmentSpec:
     build: SourceBuild | None = None
     """None: its packages are installed as they come."""
     lock_name: str = ""
-    """Of the lock file, where several environments have one."""
+    """The lock file's name, where several environments share one."""
 
     @property
     def file(self) -> str:

@@ -1,4 +1,4 @@
-"""What a build from source needs of the machine, asked of the compiler before anything is fetched."""
+"""What a build from source needs of the machine, checked before anything is fetched."""
 
 from __future__ import annotations
 

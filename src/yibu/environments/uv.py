@@ -222,7 +222,7 @@ def _private(path: str, flags: int) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Leave no uv behind, whatever way the call ends."""
+    """Kill uv, however the call ends."""
     if process.poll() is None:
         for sign in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):

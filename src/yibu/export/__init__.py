@@ -1,1 +1,1 @@
-"""A deployment as the files of other supervisors. Pure: what is written where is the caller's."""
+"""A deployment as files of other supervisors. Pure: the caller decides where they are written."""

@@ -1,4 +1,4 @@
-"""What every export says of a deployment: its file, ports, variables, local paths and GPUs."""
+"""What all exports need of a deployment: its file, ports, variables, local paths and GPUs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA, MODELS = "/data", "/models"
 USER = 1000
 """User and group in the image: those of most machines' first user, so that its folders can be used."""
 STOP = 60
-"""Seconds beside the drain that engines get to end."""
+"""Seconds for engines to end, beyond the drain."""
 PASSED = (
     "HF_ENDPOINT", "HF_TOKEN", "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN", "PIP_INDEX_URL",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
@@ -55,10 +55,10 @@ class LocalPath:
 
     here: Path
     inside: str
-    """The path by which a container comes to it."""
+    """Its path inside a container."""
 
     def beside(self, folder: Path) -> str:
-        """The path by which a machine comes to it that has yibu.yaml in ``folder``."""
+        """Its path on a machine with yibu.yaml in ``folder``."""
         if self.inside.startswith(f"{DATA}/"):
             return "~" + self.inside.removeprefix(DATA)
         below = os.path.relpath(self.inside, CONFIG_FOLDER)
@@ -74,10 +74,10 @@ class Deployment:
     text: str
     """The file as it is written."""
     variables: tuple[str, ...]
-    """Those that it names as ``${env.NAME}``."""
+    """Variables it refers to as ``${env.NAME}``."""
     local: tuple[LocalPath, ...] = ()
     gpus: int | None = 0
-    """None: all of the machine's."""
+    """Number of GPUs; None: all of the machine's."""
     image: str = f"yibu:{__version__}"
 
     @property
@@ -87,7 +87,7 @@ class Deployment:
 
     @property
     def inner_port(self) -> int:
-        """The gateway's port within a container, where nobody is root."""
+        """The gateway's port inside a container, where nobody is root."""
         return self.port if self.port >= _FIRST_UNPRIVILEGED else _PORT
 
     @property
@@ -107,7 +107,7 @@ class Deployment:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Variables that have to be set, of which no export has a value."""
+        """Variables that must be set and whose values no export contains."""
         wanted = self.variables
         if not self.has_key and self.key_file is None:
             wanted = (KEYS_VARIABLE, *(name for name in wanted if name != KEYS_VARIABLE))

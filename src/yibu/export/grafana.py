@@ -28,7 +28,7 @@ _MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A picture: queries with the names of their lines."""
+    """One panel: queries with their legends."""
 
     title: str
     unit: str

@@ -30,13 +30,13 @@ _METRICS_KEY = "metrics-key"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What a cluster says and yibu.yaml does not."""
+    """Settings of a cluster that yibu.yaml does not have."""
 
     namespace: str | None = None
     storage_class: str | None = None
     """None: the cluster's own default."""
     storage: str = "100Gi"
-    """Of each of the two volumes."""
+    """Size of each of the two volumes."""
     memory: str | None = None
     cpu: str | None = None
     service_monitor: bool = False
@@ -388,7 +388,7 @@ class _Objects:
 
 
 _BEFORE_STOP = 5
-"""Seconds until a cluster's proxies have heard that a pod ends."""
+"""Seconds until a cluster's proxies stop sending to a pod that ends."""
 _GPU_TOLERATION = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 _RESTRICTED = {
     "allowPrivilegeEscalation": False,

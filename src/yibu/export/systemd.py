@@ -1,4 +1,4 @@
-"""A systemd unit that keeps ``yibu up`` running, and what stands in for it where systemd is not.
+"""A systemd unit that keeps ``yibu up`` running, and alternatives without systemd.
 
 Sources: systemd.service(5), systemd.exec(5), sd_notify(3).
 """
@@ -17,7 +17,7 @@ from yibu.messages import tr
 from yibu.redaction import is_secret
 
 MARK = "`yibu service install`"
-"""In the first line of every unit that yibu wrote."""
+"""Marks units written by yibu, in their first line."""
 
 _CARRIED = re.compile(
     r"(YIBU|HF|HUGGINGFACE|MODELSCOPE|CUDA|NVIDIA|ASCEND|HIP|ROCR|VLLM|SGLANG|LLAMA|PIP|UV|OTEL)_\w+"
@@ -32,7 +32,7 @@ _REFERENCE = re.compile(r"\$\{env\.(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is to run, and as whom."""
+    """What to run, and as which user."""
 
     name: str
     python: str
@@ -44,7 +44,7 @@ class Service:
     system: bool
     """A unit of the machine; else one of this user's own manager."""
     user: str = ""
-    """Of a unit of the machine: who runs it."""
+    """The user of a system unit."""
     low_port: bool = False
     """The gateway's port is below 1024, which only root may bind."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -62,7 +62,7 @@ class Service:
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What is run in the foreground, and told to stop by SIGTERM."""
+        """The foreground command; SIGTERM stops it."""
         return (self.python, "-P", "-m", "yibu", "up", "-f", str(self.file))
 
 

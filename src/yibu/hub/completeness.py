@@ -1,4 +1,4 @@
-"""What a directory's own index files say is missing, where no hub can be asked."""
+"""Missing files of a model directory by its own index files, where no hub can be asked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def missing_shards(root: Path) -> list[str]:
-    """Weight files that an ``*.index.json`` names and that are not there."""
+    """Weight files named by an ``*.index.json`` that are missing."""
     missing = set()
     for index in root.glob("*.index.json"):
         try:

@@ -1,4 +1,4 @@
-"""What every pull carries with it."""
+"""What every pull needs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pins = Mapping[str, tuple[int, str]]
 
 @dataclass(frozen=True, slots=True)
 class PullContext:
-    """One pull's tools. ``pins`` are what the caller knows of the files beforehand."""
+    """The tools of one pull. ``pins`` are what the caller knows of the files beforehand."""
 
     store: Path
     records: Records
@@ -42,7 +42,7 @@ class PullContext:
 
 
 def pinned(pins: Pins, path: str, known: Expected) -> Expected:
-    """What is expected of ``path``: the pin, where there is one, over what the hub says."""
+    """What is expected of ``path``: its pin, else what the hub says."""
     if path not in pins:
         return known
     size, sha256 = pins[path]
@@ -84,8 +84,8 @@ def check_room(directory: Path, needed: int, what: str) -> None:
 
 
 def pull_lock(source: Source, store: Path, workspace: Path | None) -> Path:
-    """What a pull of the source holds: of a hub's repository, in ``workspace``, yibu's corner of that
-    hub's cache, which several stores may share."""
+    """The lock of a pull of this source: for a hub's repository in ``workspace``, yibu's directory in
+    that hub's cache, which several homes may share."""
     if workspace is None:
         return store / "locks" / f"{slug(source)}.lock"
     writable = os.access(existing_parent(workspace), os.W_OK)
@@ -95,13 +95,13 @@ def pull_lock(source: Source, store: Path, workspace: Path | None) -> Path:
 
 
 def existing_parent(path: Path) -> Path:
-    """The path itself, or the nearest directory above it that is there."""
+    """The path itself, or its nearest existing parent."""
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
 @contextmanager
 def os_errors(source: Source) -> Iterator[None]:
-    """Give errors of the file system the store's names, with the model at fault."""
+    """Translate errors of the file system to the store's, naming the model."""
     try:
         yield
     except OSError as error:

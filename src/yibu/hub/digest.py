@@ -1,4 +1,4 @@
-"""Hashes of files, and what they are compared with."""
+"""Hashes of files, and comparing them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a hub, a wheel or a pin says of a file; None where it says nothing."""
+    """What a hub, a wheel or a pin says about a file; None where unknown."""
 
     size: int | None = None
     sha256: str | None = None
@@ -81,7 +81,7 @@ def check(name: str, path: Path, expected: Expected, **reading: object) -> Diges
 
 
 def differs(found: Digest, expected: Expected) -> str:
-    """In words, how ``found`` is not ``expected``; empty where it is."""
+    """How ``found`` differs from ``expected``, in words; empty where it does not."""
     if found.size == 0 and expected.size != 0 and expected.sha256 not in (None, EMPTY_SHA256):
         return tr("zero bytes came, expected sha256 {expected}", expected=expected.sha256)
     if expected.size is not None and found.size != expected.size:
@@ -110,6 +110,6 @@ def differs(found: Digest, expected: Expected) -> str:
 
 
 def md5_of(path: Path) -> str:
-    """What an S3-like store's ETag is compared with."""
+    """The file's MD5, which S3-like stores use as ETag."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,4 +1,4 @@
-"""One file being downloaded, as the threads share it that fetch its segments."""
+"""One file being downloaded by several threads."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ class Download:
     """
 
     name: str
-    """What errors and progress call it."""
+    """Its name in errors and progress."""
     url: str
     partial: Path
     size: int | None
     finish: Callable[[Path, Evidence], None]
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     page: bool = False
-    """It may be a web page."""
+    """Whether it may be a web page."""
 
 
 class Restarted(Exception):  # noqa: N818 - a signal between threads, not an error
-    """Another connection found that the whole file has to start over."""
+    """Another connection has started the whole file over."""
 
 
 class DownloadFile:
-    """A download in the works, shared by the threads that fetch its segments."""
+    """A running download, shared by the threads that fetch its segments."""
 
     def __init__(self, download: Download, settings: HubSettings) -> None:
         self.download = download
         self.partial = Partial(download.partial, download.size, settings.segment_bytes)
         self.lock = threading.RLock()
         self.generation = 0
-        """Goes up when the file starts over; a thread of an older generation lets go."""
+        """Incremented when the file starts over; threads of an older generation stop."""
         self.fresh_tries = 0
         self.changes = 0
-        """How often its ETag was another one."""
+        """How often its ETag changed."""
         self.finishing = False
         self.best = self.partial.done_bytes
         self.evidence = Evidence()
@@ -61,7 +61,7 @@ class DownloadFile:
 
 @dataclass(slots=True)
 class Claim:
-    """What a thread works on: one segment of one generation of a file."""
+    """A thread's task: one segment of one generation of a file."""
 
     file: DownloadFile
     index: int

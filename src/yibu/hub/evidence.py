@@ -1,4 +1,4 @@
-"""What an answer's own headers say of the file that it carries, where the listing says nothing."""
+"""What a response's headers say about its file, where the listing says nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Evidence:
     """An S3-like store's ETag, which is the content's MD5 unless it is encrypted: equal, it proves
     the bytes; unequal, it proves nothing."""
     version: str = ""
-    """What changes when the file does, a line each: its ETag, and when it was last modified."""
+    """Values that change with the file, a line each: its ETag and modification time."""
 
 
 def evidence(response: requests.Response) -> Evidence:

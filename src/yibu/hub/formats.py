@@ -1,4 +1,4 @@
-"""Whether a file is what its name says, where no hash tells: magic bytes, lengths, well-formedness."""
+"""Checks a file against its format where no hash is known: magic bytes, lengths, well-formedness."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def check_format(name: str, path: Path, file_name: str) -> bool:
-    """Compare a file with its format; whether there is one that can be compared.
+    """Compare a file with its format; whether its format can be checked.
 
     ``file_name`` is the file's real one: ``path`` may be a temporary file.
 

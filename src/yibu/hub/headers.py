@@ -1,4 +1,4 @@
-"""Reading small parts of a model before it is here: configs, indexes and headers of weights."""
+"""Reading small parts of a model before it is downloaded: configs, indexes, headers of weights."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class RemoteHeaders:
     files: Mapping[str, int]
     """path → bytes (0 where the hub does not say)"""
     local: bool
-    """The files are on this machine; reading is free."""
+    """Whether the files are on this machine; reading is free then."""
     _read: Callable[[str, int, int], bytes] = field(repr=False)
     close: Callable[[], None] = field(default=lambda: None, repr=False)
     """Ends the connections to the hub; leaving a ``with`` block does the same."""
     notes: tuple[str, ...] = ()
-    """What was chosen for the user among the model's files, with the reason."""
+    """Choices made for the user among the model's files, with reasons."""
 
     def __enter__(self) -> Self:
         return self

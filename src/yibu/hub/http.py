@@ -1,4 +1,4 @@
-"""HTTP for the hubs: one attempt at a time, with every outcome given one of yibu's names.
+"""HTTP for the hubs: one attempt at a time, with every failure as one of yibu's errors.
 
 Only reading is done here, so every request may be repeated. What may succeed when repeated is a
 ``TransientError``; ``retrying`` repeats it with back-off. Everything else is final.
@@ -46,7 +46,7 @@ class TransientError(Exception):
     def __init__(
         self, message: str, *, retry_after: float | None = None, limited: bool = False
     ) -> None:
-        """``limited``: the hub answers, but not so often."""
+        """``limited``: the hub asks for fewer requests."""
         super().__init__(message)
         self.retry_after = retry_after
         self.limited = limited
@@ -136,7 +136,7 @@ class HttpClient:
         return response
 
     def abort(self) -> None:
-        """End every running read at once, from any thread; the client is of no use after it."""
+        """End every running read at once, from any thread; the client cannot be used afterwards."""
         self._aborted = True
         with self._lock:
             running = list(self._open)
@@ -152,8 +152,7 @@ class HttpClient:
 
 
 def _adapter(settings: HubSettings) -> HTTPAdapter:
-    """Chooses the proxy for each request of its own: a redirect may lead to where another one, or
-    none, is used."""
+    """An adapter that chooses the proxy for each request: a redirect may need another one, or none."""
     from requests.adapters import HTTPAdapter
 
     class Adapter(HTTPAdapter):
@@ -189,7 +188,7 @@ def body(response: requests.Response, what: str, *, decode: bool = False) -> Ite
 
 
 def require_proxy(settings: HubSettings, url: str, what: str) -> None:
-    """Raises HubUnreachableError when the proxy that ``url`` is fetched through is not there."""
+    """Raises HubUnreachableError when the proxy for ``url`` does not answer."""
     if dead := settings.proxies.fault(url):
         raise HubUnreachableError(
             "{what} cannot be fetched: {reason}.",
@@ -202,7 +201,7 @@ def require_proxy(settings: HubSettings, url: str, what: str) -> None:
 def retrying(
     settings: HubSettings, what: str, attempt: Callable[[], T], cancel: threading.Event
 ) -> T:
-    """Call ``attempt`` until it gives something other than a TransientError.
+    """Call ``attempt`` until it does not raise TransientError.
 
     Raises:
         HubUnreachableError: ``settings.attempts`` tries failed.
@@ -250,7 +249,7 @@ def unreachable(what: str, settings: HubSettings, error: TransientError) -> HubU
 
 
 def asks_less() -> str:
-    """What to do about a hub that limits how often it is asked (429)."""
+    """The hint for a hub that limits the rate of requests (429)."""
     return tr(
         "The hub limits requests by address and account: run the same command again in some minutes, "
         "with a token (HF_TOKEN, MODELSCOPE_API_TOKEN) or with YIBU_DOWNLOAD_CONNECTIONS=2"

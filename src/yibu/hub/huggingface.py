@@ -44,7 +44,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def workspace(settings: HubSettings) -> Path:
-    """The SDK warns of every directory that is no repository, except for its own ``.locks``."""
+    """yibu's directory in the cache: in ``.locks``, because the SDK warns of every other directory that
+    is no repository."""
     return settings.hf_cache / ".locks" / "yibu"
 
 

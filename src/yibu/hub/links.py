@@ -65,7 +65,7 @@ def make_links(record: Record, directory: Path) -> None:
 
 
 def remove_links(directory: Path, record: Record) -> None:
-    """Remove what ``make_links`` put there for this record, and nothing that changed since."""
+    """Remove this record's links, unless they changed since."""
     ours = _manifest(directory)
     for file in record.files:
         target = directory / file.path
@@ -105,14 +105,14 @@ def _link(original: Path, target: Path) -> None:
 
 
 def _old_spelling(directory: Path) -> None:
-    """ModelScope's SDK up to 1.37 wrote dots as ``___``; scripts of that time look there."""
+    """Add a link in the spelling of ModelScope's SDK up to 1.37, which wrote dots as ``___``."""
     masked = directory.with_name(directory.name.replace(".", "___"))
     if masked != directory and not _present(masked):
         masked.symlink_to(directory.name)
 
 
 def _replaceable(target: Path, recorded: str | None) -> bool:
-    """Whether yibu put it there and nobody has changed it since."""
+    """Whether yibu made it and nobody has changed it since."""
     if recorded is None:
         return False
     if target.is_symlink() and not target.exists():

@@ -1,4 +1,4 @@
-"""Models that already lie in a directory or a file of the user's."""
+"""Models in a user's directory or file."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _POLL = 0.2
 def exclusive(
     path: Path, cancel: threading.Event, on_wait: Callable[[], None] = lambda: None
 ) -> Iterator[bool]:
-    """Hold the lock; gives whether another process had it first.
+    """Hold the lock; yields whether another process had it first.
 
     Raises:
         PullCancelledError: ``cancel`` was set while another process held it.
@@ -51,7 +51,7 @@ def exclusive(
 
 @contextmanager
 def try_exclusive(path: Path) -> Iterator[bool]:
-    """Hold the lock if nobody else does; gives whether it is held."""
+    """Hold the lock if it is free; yields whether it is held."""
     descriptor = _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield descriptor is not None

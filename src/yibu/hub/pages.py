@@ -1,4 +1,4 @@
-"""Answers that are not the hub's: web pages, and what proxies and networks say themselves."""
+"""Answers that do not come from the hub: web pages, and errors of proxies and networks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 528
 
 
 class WebPageError(HubUnreachableError):
-    """A web page came where a file or a list was asked for."""
+    """A web page came instead of a file or list."""
 
 
 def is_page(start: bytes) -> bool:
@@ -27,12 +27,12 @@ def is_page(start: bytes) -> bool:
 
 
 def may_be_page(path: str) -> bool:
-    """Whether a file of a repository may well be one: documentation, by its name."""
+    """Whether a repository's file may be a web page: documentation, by its name."""
     return path.lower().endswith((".html", ".htm", ".xhtml", ".md", ".txt", ".svg", ".xml"))
 
 
 def web_page(what: str, url: str, response: requests.Response, start: bytes) -> WebPageError:
-    """Says what a page is that came instead of something else, as far as it can be told."""
+    """The error for a web page that came instead of something else."""
     host = host_of(response.url or url)
     if host != host_of(url):
         host = tr("{host} (to which {url} led)", host=host, url=host_of(url))
@@ -65,7 +65,7 @@ def of_network(status: int, host: str, what: str, start: bytes) -> HubUnreachabl
 
 
 def no_hub(host: str) -> str:
-    """The hint for an answer that makes no sense."""
+    """The hint for an answer that cannot be interpreted."""
     return tr(
         "Is {host} a hub, or a mirror of one? HF_ENDPOINT and MODELSCOPE_ENDPOINT name mirrors; "
         "unset them to ask the hub itself",

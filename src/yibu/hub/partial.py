@@ -1,4 +1,4 @@
-"""A file that is still coming: its bytes, and a journal of which of them are here.
+"""An incomplete file: its bytes, and a journal of the ranges that have come.
 
 ``NAME.part`` holds the bytes at their final offsets, ``NAME.journal`` says how far each segment
 has come. A segment's count is written after its bytes, so the journal never counts more than
@@ -26,7 +26,7 @@ _HEADER_BYTES = 1024
 _COUNT_BYTES = 17  # sixteen digits and a newline
 _VERSION = 1
 _MAX_SEGMENTS = 16
-"""A hub counts requests: a file of 100 GB must not need thousands of them."""
+"""The most ranges of a file: hubs limit the number of requests."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Which of a repository's files a source means: decided by the listing, before a byte is fetched."""
+"""Which files of a repository a source means, decided by the listing before anything is downloaded."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The files to have."""
+    """The files to download."""
 
     files: tuple[RemoteFile, ...]
     main: str = ""
-    """The one that is the model; empty where it is all of them."""
+    """The model's file; empty where all files are the model."""
     notes: tuple[str, ...] = ()
 
 
@@ -152,7 +152,7 @@ def _of_variant(
 
 
 def _with_projector(files: Sequence[str], paths: Mapping[str, object]) -> list[str]:
-    """With the projector of the same folder, or else of the repository."""
+    """The paths and the projector of the same folder, or else of the repository."""
     folder = files[0].rpartition("/")[0]
     beside = [path for path in paths if path.rpartition("/")[0] == folder]
     projector = quantization.best_projector(beside) or quantization.best_projector(paths)
@@ -202,7 +202,7 @@ def _quantized(
 
 
 def _require_whole(source: Source, paths: Mapping[str, object]) -> None:
-    """Refuse a listing in which no set of weights is complete."""
+    """Refuse a listing without a complete set of weights."""
     sets = quantization.missing_parts(paths)
     broken = {key: missing for key, missing in sets.items() if missing}
     parts = {path for path in paths for key in sets if _is_part(path, *key)}

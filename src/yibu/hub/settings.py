@@ -1,4 +1,4 @@
-"""What the hub package takes from the environment, read once at the edge.
+"""The hub's settings, read from the environment once.
 
 The hubs' own variables keep their meaning: MODELSCOPE_ENDPOINT, MODELSCOPE_API_TOKEN,
 MODELSCOPE_CACHE, HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
@@ -79,9 +79,9 @@ class HubSettings:
     ca_bundle: str | None = None
     offline: bool = False
     index: IndexSettings = field(default_factory=IndexSettings)
-    """For ``pypi:`` sources."""
+    """Where ``pypi:`` sources come from."""
     connections: int = 8
-    """HTTP connections that one pull uses at once, over all of its files."""
+    """Concurrent HTTP connections of one pull, over all of its files."""
     segment_bytes: int = 32 * 1024 * 1024
     """Files larger than this are fetched in ranges of at least this size."""
     attempts: int = 6
@@ -156,7 +156,7 @@ def is_offline(env: Mapping[str, str]) -> bool:
 
 
 def _filled(env: Mapping[str, str], *names: str) -> str | None:
-    """The first of these variables, with others filled in: Hugging Face's SDK does, ModelScope's not."""
+    """The first of these variables that is set, with other variables expanded, as Hugging Face's SDK does."""
     value = next((env[name] for name in names if env.get(name)), None)
     return value and Template(value).safe_substitute(env)
 

@@ -292,7 +292,7 @@ def _not_a_source(text: str) -> SourceError:
 
 
 def _nearest(text: str) -> str:
-    """What the person probably meant, as a sentence."""
+    """What was probably meant, as a sentence."""
     meant = _meant(text)
     if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
         return tr("That is a path of Windows; in WSL, C:\\ is /mnt/c/")
@@ -332,7 +332,7 @@ def _spelled(text: str) -> str:
 
 
 def _meant(text: str) -> Source | None:
-    """The hub's model that a text names in another form: among other words, or a file's path below it."""
+    """The hub's model in a text of another form: among other words, or a path below it."""
     plain = re.sub(r"[\u2010-\u2015]", "-", unicodedata.normalize("NFKC", text)).replace("\\", "/")
     plain = re.sub(r"^(\w+):\s*/*(?=\w)", r"\1:", plain) if "://" not in plain else plain
     for part in re.split(r"[\s()\[\]<>,;\"'\u3001\u3002\u300a\u300b]+", plain):

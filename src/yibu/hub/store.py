@@ -39,7 +39,7 @@ from yibu.paths import Paths
 
 
 class Store(Upkeep):
-    """Pulls models, finds them, and looks after them."""
+    """Pulls, finds and manages models."""
 
     def __init__(
         self, paths: Paths, settings: HubSettings, choose: HeaderChooser = first_usual
@@ -63,7 +63,7 @@ class Store(Upkeep):
         cancel: threading.Event | None = None,
         expect: Pins | None = None,
     ) -> LocalModel:
-        """Have the model here, whole and verified; what is here already is not fetched again.
+        """Pull the model: complete and verified; files that are here are not downloaded again.
 
         ``cache_dir``: the files are found at ``cache_dir/ORG/NAME`` too, and the result's path
         is there. ``expect``: path → (bytes, sha256), over what the hub says.

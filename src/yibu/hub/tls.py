@@ -1,4 +1,4 @@
-"""What is wrong with a TLS connection, and what to type: certificates, and the two schemes mixed up."""
+"""Explains TLS errors: certificates, and http/https mixed up."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _mixed_up(host: str, message: str, scheme: str) -> HubUnreachableError:
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
-    """An error and all that it came of: libraries wrap one in the next, each in a way of its own."""
+    """An error and all of its causes, which libraries wrap in different ways."""
     left, seen = [error], set[int]()
     while left:
         each = left.pop()

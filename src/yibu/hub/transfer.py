@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _POLL = 0.1
-"""Seconds between progress reports, and between looks at the cancel event."""
+"""Seconds between progress reports, and between checks for a cancel."""
 _STOP_GRACE = 0.5
 """Seconds that connections get to notice a stop. They are daemon threads that write nothing
 after it, so a server that says nothing cannot hold up Ctrl-C."""
@@ -57,7 +57,7 @@ class Transfer:
         self._error: BaseException | None = None
 
     def run(self, downloads: Iterable[Download]) -> None:
-        """Fetch and finish every download.
+        """Download and finish every file.
 
         Raises:
             HubError and its kinds, VerificationError: the first thing that went wrong; partials stay.
@@ -152,7 +152,7 @@ class Transfer:
             self._state.notify_all()
 
     def _fetch(self, claim: Claim) -> None:
-        """Fetch what is missing of one segment, with retries."""
+        """Download the missing part of one segment, with retries."""
         file, tried = claim.file, 0
         while not self._stop.is_set() and not claim.segment().complete:
             try:
@@ -202,7 +202,7 @@ class Transfer:
     def _begin(
         self, claim: Claim, response: requests.Response, total: int | None, *, ranged: bool
     ) -> None:
-        """Be ready for the response's bytes; the file's lock is held.
+        """Prepare for the response's bytes; the file's lock is held.
 
         Raises:
             Restarted: the file starts over, or it did so (and may be finished) without this thread.
@@ -229,7 +229,7 @@ class Transfer:
         file.evidence = evidence(response)
 
     def _announced(self, claim: Claim, response: requests.Response, encoded: bool) -> int | None:
-        """The file's size as this response has it, None where it does not say.
+        """The file's size by this response, None where it does not say.
 
         Raises:
             VerificationError: the hub lists another size, and a fresh try changed nothing.
@@ -303,7 +303,7 @@ class Transfer:
             )
 
     def _unsatisfied(self, claim: Claim, total: int | None) -> None:
-        """416: the file is no longer than what is here, or shorter."""
+        """Handle 416: the file is no longer than what is here, or shorter."""
         file, segment = claim.file, claim.segment()
         if segment.stop is None and total == segment.next_byte:
             file.partial.learn(size=total)

@@ -1,4 +1,4 @@
-"""What the hub package hands to the others."""
+"""Types that the hub package shares with others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Source:
     file: str | None = None
     """One file of the repository or wheel (a GGUF, say); None means all of it."""
     tag: str | None = None
-    """Of a GGUF repository: the quantization (``Q4_K_M``) or file that is meant."""
+    """The quantization (``Q4_K_M``) or file of a GGUF repository."""
 
     def __str__(self) -> str:
         if self.scheme == "local":
@@ -59,12 +59,12 @@ class LocalModel:
     """A directory, or the single file that ``Source.file`` (or a local path) names."""
     files: tuple[FileRecord, ...]
     root: Path | None = None
-    """Where the files' paths begin; None: at ``path``, or at the directory that holds it."""
+    """The directory to which the files' paths are relative; None: ``path``, or its parent."""
     notes: tuple[str, ...] = ()
-    """What was chosen for the user, with the reason."""
+    """Choices made for the user, with reasons."""
 
     def file(self, path: str) -> Path:
-        """Where one of ``files`` lies."""
+        """The path of one of ``files``."""
         beside = self.path if self.path.is_dir() else self.path.parent
         return (self.root or beside) / path
 

@@ -1,4 +1,4 @@
-"""Whether a file that came without a hash is still the one that its hub has."""
+"""Whether a file without a hash is still the one at its hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking after what is here: list, verify, remove, collect garbage."""
+"""Managing stored models: list, verify, remove, collect garbage."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class StoredModel:
     pulled: str
     """ISO 8601, UTC."""
     changed: tuple[str, ...]
-    """Files that are gone or do not look as they did when they were verified."""
+    """Files that are missing or changed since they were verified."""
     in_use: bool
     superseded: bool
-    """An earlier commit of a model that was fetched anew since."""
+    """Whether a later commit of the model was pulled since."""
     unverified: Mapping[str, Proof] = field(default_factory=dict)
-    """Files that came without a hash to compare them with, and what was compared instead."""
+    """Files without a hash, and what they were compared with instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class VerifyResult:
     problems: tuple[str, ...]
     """One sentence a file: its name, what was found and what was expected."""
     unverified: Mapping[str, Proof] = field(default_factory=dict)
-    """Files that are as they came, and came without a hash to compare them with."""
+    """Unchanged files without a hash, and what they were compared with instead."""
 
     @property
     def ok(self) -> bool:
@@ -79,7 +79,7 @@ class Garbage:
 @dataclass(frozen=True, slots=True)
 class GcResult:
     garbage: tuple[Garbage, ...]
-    """True: nothing was removed yet."""
+    """What was, or would be, removed."""
 
     @property
     def freed_bytes(self) -> int:
@@ -128,7 +128,7 @@ class Upkeep:
         return [path for path in own.parent.glob(f"{repository}.*.lease") if path != own]
 
     def list(self) -> builtins.list[StoredModel]:
-        """Every model that was pulled, with what is wrong with it."""
+        """Every pulled model, with its faults."""
         return [self._stored(record) for record in self._records]
 
     def _stored(self, record: Record) -> StoredModel:
@@ -219,7 +219,7 @@ class Upkeep:
 
     @contextmanager
     def _nobody_needs(self, records: builtins.list[Record]) -> Iterator[None]:
-        """Keep nodes and pulls away from models that are to go.
+        """Keep nodes and pulls away from models to be removed.
 
         Raises:
             HubError: one of them is in use, or is being fetched.

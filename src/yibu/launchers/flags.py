@@ -1,4 +1,4 @@
-"""Print, as JSON, the flags that the server of an engine has, in the version of this environment.
+"""Print, as JSON, the flags of an engine's server in this environment's version.
 
     python -m yibu.launchers.flags ENGINE
 
@@ -37,7 +37,7 @@ _VLLM_TYPES = {
 
 @dataclass(frozen=True)
 class Server:
-    """What an engine's own code says of its server's flags."""
+    """What an engine's own code says about its server's flags."""
 
     parser: argparse.ArgumentParser
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)

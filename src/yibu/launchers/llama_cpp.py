@@ -93,7 +93,7 @@ def flush_log(xllamacpp: Any) -> None:
 
 
 def _list_devices() -> int:
-    """Print what this build computes on beside the CPU, as llama-server does."""
+    """Print this build's devices beside the CPU, as llama-server does."""
     import xllamacpp
 
     print("Available devices:")

@@ -18,11 +18,11 @@ from yibu.launchers.cards import fraction, free_bytes
 
 KEY_VARIABLE = "LMDEPLOY_API_KEY"
 _CONTEXT = 512 << 20
-"""What CUDA and its libraries hold of a card beside the weights."""
+"""Bytes of a card used by CUDA and its libraries beside the weights."""
 
 
 def arguments(argv: Sequence[str]) -> list[str]:
-    """LMDeploy's own words, the fraction of memory among them."""
+    """LMDeploy's arguments, with the memory fraction."""
     parser = argparse.ArgumentParser(prog="yibu.launchers.lmdeploy", allow_abbrev=False)
     parser.add_argument("--weight-bytes", type=int, default=0)
     parser.add_argument("--cache-bytes", type=int)

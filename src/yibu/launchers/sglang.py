@@ -20,7 +20,7 @@ KEY_VARIABLE = "SGLANG_API_KEY"
 
 
 class Hidden(str):
-    """A key whose ``repr`` does not have it: SGLang logs its arguments when it starts."""
+    """A key with a blank ``repr``: SGLang logs its arguments when it starts."""
 
     __slots__ = ()
 
@@ -29,7 +29,7 @@ class Hidden(str):
 
 
 def arguments(argv: Sequence[str]) -> list[str]:
-    """SGLang's own flags, the fraction of memory among them."""
+    """SGLang's arguments, with the memory fraction."""
     parser = argparse.ArgumentParser(prog="yibu.launchers.sglang", allow_abbrev=False)
     parser.add_argument("--static-bytes", type=int)
     parser.add_argument("flags", nargs="*")

@@ -1,4 +1,4 @@
-"""ASGI middleware that vLLM is given (``--middleware``): every path asks for the key, not ``/v1`` alone."""
+"""ASGI middleware for vLLM (``--middleware``) that asks for the key on every path, not ``/v1`` alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every verb needs from its surroundings, read once at the edge."""
+"""What every verb needs of its surroundings, read once."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Context:
         return dataclasses.replace(self, env={**self.env, **changes})
 
     def machine(self) -> Machine:
-        """This machine as it is now, with the GPUs that this environment shows."""
+        """This machine as it is now, with the GPUs that the environment shows."""
         from yibu.node.machine.hardware import probe
 
         return probe(self.env.get("CUDA_VISIBLE_DEVICES"))
 
     @property
     def client(self) -> Client:
-        """What talks to the node of this home."""
+        """A client of this home's node."""
         from yibu.node.control.client import Client
 
         return Client(self.paths)
@@ -83,7 +83,7 @@ class Context:
 
 
 def _working_directory(env: Mapping[str, str]) -> Path:
-    """Where the command was typed; its name still, where the directory itself was removed."""
+    """The directory in which the command was typed; by name where it was removed."""
     try:
         return Path.cwd()
     except FileNotFoundError:
@@ -122,7 +122,7 @@ def open_environments(context: Context) -> EnvironmentManager:
 
 
 def open_resolver(context: Context) -> Resolver:
-    """What says what an entry runs, with the engines as this home has them."""
+    """The resolver of this home's entries and engines."""
     from yibu.resolve import Resolver
 
     return Resolver(open_environments(context))

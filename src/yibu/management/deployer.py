@@ -1,4 +1,4 @@
-"""What a node deploys models with: the store, the engines and their environments on this machine."""
+"""The node's deployer: the store, the engines and their environments on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration would change of what a node serves."""
+"""What applying a configuration would change."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from yibu.messages import tr
 
 _NOT_COMPARED = frozenset(one.name for one in fields(ModelConfig) if not one.compare)
 _HIDDEN = "env"
-"""Its values may be secrets, so only their names are shown."""
+"""Setting whose values may be secrets: only its names are shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A model that is served with other settings."""
+    """A model with changed settings."""
 
     model: ModelConfig
     settings: Mapping[str, tuple[Any, Any]]
-    """What it has, and what it would have; by name, nested ones as ``options.context``."""
+    """Old and new values by name, nested ones as ``options.context``."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewSettings:
-    """The gateway's settings that are to hold."""
+    """New settings of the gateway."""
 
     value: Settings
     changes: tuple[SettingChange, ...]
-    """To those that hold now."""
+    """Changes to the current ones."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Their keys, where they are known."""
+    """Their keys, as far as known."""
 
     @property
     def request(self) -> dict[str, Any]:
@@ -45,7 +45,7 @@ class NewSettings:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What is to be done so that the wanted models are served, with the wanted settings."""
+    """The changes from what is served to what is wanted."""
 
     added: tuple[ModelConfig, ...] = ()
     changed: tuple[Changed, ...] = ()
@@ -69,7 +69,7 @@ class Difference:
 
     @property
     def models(self) -> tuple[ModelConfig, ...]:
-        """Those to bring up."""
+        """The models to bring up."""
         return (*self.added, *(one.model for one in self.changed))
 
     def plain(self) -> dict[str, Any]:
@@ -106,8 +106,7 @@ class Difference:
 def difference(
     wanted: Sequence[ModelConfig], running: Sequence[ModelConfig], removable: Sequence[str]
 ) -> Difference:
-    """What leads from the running models to the wanted ones; of those that are not wanted only the
-    ``removable`` ones go."""
+    """The changes from the running models to the wanted ones; unwanted ones are removed if ``removable``."""
     served = {model.name: model for model in running}
     names = {model.name for model in wanted}
     added, changed, unchanged = [], [], []
@@ -137,7 +136,7 @@ def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
 
 
 def shown(name: str, value: Any) -> str:
-    """A setting's value as it may be shown."""
+    """A setting's value for display."""
     if name.partition(".")[0] == _HIDDEN:
         return tr("unset") if value is None else tr("(not shown)")
     return shown_value(name, value)

@@ -24,12 +24,12 @@ from yibu.messages import tr
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """What a command line says beside models' names."""
+    """A command line's arguments beside the models' names."""
 
     name: str | None = None
     engine: str | None = None
     flags: tuple[str, ...] = ()
-    """After ``--``."""
+    """Flags after ``--``."""
     host: str | None = None
     port: int | None = None
     force: bool = False
@@ -41,15 +41,15 @@ NOTHING_TYPED = Typed()
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """What to bring up, and with which gateway."""
+    """What to bring up, and the gateway's settings."""
 
     config: Config
     models: tuple[ModelConfig, ...]
-    """Every source spelled out, so that the node needs no directory to understand it."""
+    """The models; sources are complete, so that the node needs no directory to read them."""
     notes: tuple[str, ...] = ()
-    """What became of flags of the gateway, in words."""
+    """What became of the gateway's flags, in words."""
     from_file: bool = False
-    """No model was named: all of the file's."""
+    """Whether no model was named, which means all of the file."""
 
 
 _NOTHING = Lifted(())
@@ -57,7 +57,7 @@ _NOTHING = Lifted(())
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry of the file, or what was typed instead of one."""
+    """One entry of the file, or of the command line."""
 
     model: ModelConfig
     found: Lifted = _NOTHING
@@ -93,7 +93,7 @@ class _Entry:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name that clients may ask for."""
+        """All names that clients may use."""
         adapters = (name for name, _ in self.found.adapters)
         return tuple(dict.fromkeys((*self.model.names, *adapters, *self.found.names)))
 
@@ -114,7 +114,7 @@ class _Entry:
         return str(resolve_source(written, directory)) if written else ""
 
     def settled(self, directory: Path, typed: Typed, flags: Lifted) -> ModelConfig:
-        """The entry as the node gets it, with what was typed for it."""
+        """The entry as the node gets it, with the command line's arguments applied."""
         model, own = self.model, self.found
         base = model.directory or directory
         options = {**own.options}
@@ -155,7 +155,7 @@ class _Entry:
         )
 
     def _gpus(self) -> tuple[int, ...] | None:
-        """Those of ``gpus:``, or that a variable of its ``env:`` shows."""
+        """GPUs of ``gpus:``, or of a variable in its ``env:``."""
         model, chosen = self.model, self.model.gpus
         for variable in GPU_VARIABLES:
             if (value := model.env.get(variable)) is None:

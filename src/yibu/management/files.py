@@ -1,4 +1,4 @@
-"""The node's yibu.yaml: read, checked as it is typed, compared with what is served, written in one step."""
+"""The node's yibu.yaml: read, checked while it is edited, compared, and replaced atomically."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ _log = logging.getLogger(__name__)
 
 
 class ChangedMeanwhileError(YibuError):
-    """The file is not the one that a change began from."""
+    """The file changed since it was read."""
 
     cause = "changed_meanwhile"
 
 
 class ConfigFile:
-    """Blocking. What it is told to write has been checked."""
+    """The file. Blocking. Texts are checked before they are written."""
 
     def __init__(self, context: Context, path: str | None) -> None:
-        """``path``: with which file the node was started, if any."""
+        """``path``: the file with which the node was started, if any."""
         self.path = Path(path) if path else context.paths.state / "yibu.yaml"
         self._context = context
         self._models: tuple[bytes, tuple[ModelConfig, ...]] | None = None
 
     def read(self) -> dict[str, Any]:
-        """Its text, and what names this state of it.
+        """Its text and digest.
 
         Raises:
             ConfigError: it cannot be read.
@@ -53,7 +53,7 @@ class ConfigFile:
         }
 
     def models(self) -> Sequence[ModelConfig]:
-        """As they would be brought up; none where the file cannot be used."""
+        """The file's models as they would be brought up; none where the file cannot be used."""
         try:
             data = self._bytes()
         except ConfigError:
@@ -70,7 +70,7 @@ class ConfigFile:
         return self._models[1]
 
     def check(self, text: str) -> dict[str, Any]:
-        """Whether `yibu up` could use the text, and what is wrong with it."""
+        """Whether `yibu up` could use the text, and its faults."""
         from yibu.management.check import check_config
 
         try:
@@ -82,7 +82,7 @@ class ConfigFile:
     def difference(
         self, text: str, running: Sequence[ModelConfig], settings: Settings
     ) -> Difference:
-        """What the text would change of what runs, with these settings.
+        """What applying the text would change, with these settings.
 
         Raises:
             YibuError: it cannot be used.
@@ -114,7 +114,7 @@ class ConfigFile:
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
 
     def write(self, text: str, sha256: str) -> None:
-        """Replace the file whose digest this is.
+        """Replace the file, if it still has this digest.
 
         Raises:
             ChangedMeanwhileError: it is another one by now.
@@ -170,7 +170,7 @@ class ConfigFile:
 
 
 def faults_of(error: YibuError) -> list[dict[str, Any]]:
-    """What is wrong with a file, each with its place where it has one."""
+    """The faults of a file, with their positions where known."""
     from yibu.config.document import FaultyFileError
 
     if isinstance(error, FaultyFileError):

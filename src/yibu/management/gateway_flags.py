@@ -1,4 +1,4 @@
-"""What flags of the gateway that stand among an engine's do to the configuration."""
+"""Flags of the gateway among an engine's, applied to the configuration."""
 
 from __future__ import annotations
 

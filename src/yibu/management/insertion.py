@@ -1,4 +1,4 @@
-"""Puts entries of models into a yibu.yaml, and leaves the rest of its text as somebody wrote it."""
+"""Inserts entries of models into a yibu.yaml without changing the rest of its text."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _last_line(node: yaml.Node) -> int:
 
 
 def _rewritten(text: str, entries: Sequence[Entry]) -> str:
-    """The whole file anew, of one that is not written in blocks: JSON, for instance."""
+    """The whole file rewritten, where it is not in block style: JSON, for instance."""
     tree = yaml.safe_load(text)
     if not isinstance(tree, dict):
         tree = {}

@@ -1,4 +1,4 @@
-"""The time and the level of an engine's or the node's log line, where it has them.
+"""Time and level of a log line, where it has them.
 
 Engines write as they please: the forms here are those of yibu's node (as text and as JSON), of vLLM, SGLang,
 LMDeploy, llama.cpp, uvicorn, and of Python's warnings and tracebacks. Times without a zone are this
@@ -40,7 +40,7 @@ _PYTHON: tuple[tuple[re.Pattern[str], Level], ...] = (
     (re.compile(r"(?:[^\s:]+:\d+: )?[A-Za-z_]\w*Warning:"), "warning"),
 )
 _HEAD = 160
-"""Characters of a line in which its time and level stand."""
+"""Characters of a line that are searched for its time and level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Parser:
 
 
 def read(text: str) -> tuple[float | None, Level | None]:
-    """What one line itself says: its time in Unix seconds, and its level."""
+    """A line's own time in Unix seconds, and its level."""
     if text.startswith('{"time":'):
         return _json(text)
     head = text[:_HEAD]

@@ -1,4 +1,4 @@
-"""Which logs there are, and their lines in the order of time."""
+"""The logs, and their lines in order of time."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NODE = "node"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which lines are shown."""
+    """Which lines to show."""
 
     since: float | None = None
     """Unix seconds."""
     level: Level | None = None
-    """This one and worse."""
+    """Minimum level."""
     pattern: re.Pattern[str] | None = None
 
     @property
@@ -133,7 +133,7 @@ class UnknownLogError(NotRunningError):
 
 
 class Found:
-    """Which lines somebody who looks wants."""
+    """A request for lines."""
 
     def __init__(self, wanted: Mapping[str, Any]) -> None:
         """Raises UsageError."""
@@ -177,7 +177,7 @@ def rows(paths: Paths, names: Sequence[str], wanted: Mapping[str, Any]) -> list[
 
 
 class Followed:
-    """Logs as they are written from now on."""
+    """Logs followed from now on."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class Followed:
         self._others = others
         self._read: dict[Path, tuple[logs.Follower, log_lines.Parser]] = {}
         self.ends: dict[Path, int | None] = {}
-        """Where each began."""
+        """Where each log began to be followed."""
         for file in files:
             place = logs.Position.now(file)
             self.ends[file] = place.position
@@ -200,7 +200,7 @@ class Followed:
         self._read[file] = logs.Follower(file, start), log_lines.Parser(file.stem)
 
     def take(self) -> list[Line]:
-        """What was written since the last call, in the order of time."""
+        """New lines since the last call, in order of time."""
         for file in self._others():
             if file not in self._read:
                 self._follow(file, logs.Position.beginning(file))
@@ -226,7 +226,7 @@ def followed_rows(
 
 
 def row(line: Line) -> dict[str, object]:
-    """As the console shows it, without credentials."""
+    """A line as the console shows it, without credentials."""
     plain = line.row()
     del plain["version"]
     return plain | {"text": redact(line.text)}

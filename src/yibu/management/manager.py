@@ -1,4 +1,4 @@
-"""What the console asks of the node, carried out in the node's own process."""
+"""The console's requests to the node, carried out in the node's process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Change = dict[str, Any]
 
 
 class NothingAppliedError(YibuError):
-    """There is no earlier set of models."""
+    """There is no earlier configuration."""
 
     cause = "nothing_applied"
 
@@ -43,19 +43,19 @@ class NodeManager:
     command line does beside them."""
 
     def __init__(self, context: Context, fleet: Fleet, file: str | None) -> None:
-        """``file`` is the one that the node was started with."""
+        """``file`` is the one with which the node was started."""
         self._context = context
         self._fleet = fleet
         self._control: Control | None = None
         self._file = ConfigFile(context, file)
 
     def attach(self, control: Control) -> None:
-        """Carry operations out by it from now on."""
+        """Carry out operations through this control from now on."""
         self._control = control
 
     @property
     def file(self) -> ConfigFile:
-        """The one that the node's settings come from."""
+        """The file that the node's settings come from."""
         path = self._control.settings.value.file if self._control else None
         if path and Path(path) != self._file.path:
             self._file = ConfigFile(self._context, path)
@@ -166,8 +166,8 @@ class NodeManager:
 
 
 async def _drop(_event: Mapping[str, Any]) -> None:
-    """Whoever wants events subscribes to them."""
+    """Ignore events: whoever wants them subscribes."""
 
 
 def _drop_descriptors(_descriptors: Sequence[int]) -> None:
-    """The console asks for none."""
+    """Ignore descriptors: the console asks for none."""

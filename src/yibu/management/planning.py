@@ -1,4 +1,4 @@
-"""What ``yibu plan`` plans with: the facts of each model, from disk or from its hub's headers."""
+"""The work of ``yibu plan``: each model's facts, from disk or its hub's headers, and its plan."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Planned:
     plan: ModelPlan
     rows: Sequence[Row]
     launch: LaunchPlan | None = None
-    """What would be run; None when it does not fit."""
+    """The launch plan; None when it does not fit."""
     facts: ModelFacts | None = None
 
     def data(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Planned:
 
 
 def offload_data(offload: Offload) -> dict[str, Any]:
-    """What of a GGUF model is where, in bytes."""
+    """Bytes of a GGUF model by device."""
     return {
         "gpu_layers": offload.gpu_layers,
         "layers": offload.layers,

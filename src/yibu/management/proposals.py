@@ -1,4 +1,4 @@
-"""What the console's deployment page asks: entries of models out of what was typed or pasted, and their plan."""
+"""The console's deployment page: entries from what was typed or pasted, and their plan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Entries as they would stand in yibu.yaml."""
+    """Entries in the form of yibu.yaml."""
 
     entries: Sequence[Mapping[str, Any]]
     warnings: Sequence[str] = ()

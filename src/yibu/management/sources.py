@@ -1,4 +1,4 @@
-"""What a word means where a model is named: a path, a catalogue entry, a source, a model on this disk."""
+"""The meaning of a model's name: a path, a catalogue entry, a source, a stored model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which language a reader wants: by the environment, or by a request's Accept-Language."""
+"""The reader's language: by the environment, or by Accept-Language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A text that knows its template and values, and the catalogues that translate it."""
+"""A text with its template and values, and the catalogues that translate it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Message(str):
 
 
 class _Catalogues:
-    """The catalogues read so far, and the language in which this process speaks."""
+    """The catalogues read so far, and this process's language."""
 
     def __init__(self) -> None:
         self.language = ENGLISH
@@ -94,7 +94,7 @@ def use(language: str) -> None:
 
 
 def active() -> str:
-    """The language in which this process speaks."""
+    """This process's language."""
     return _CATALOGUES.language
 
 
@@ -132,7 +132,7 @@ def _kept(value: Any, values: Mapping[str, object], *, quoted: bool) -> Any:
 
 
 def filled(text: str, /, **values: object) -> str:
-    """A text of which some values are known only now."""
+    """A text completed with values known only now."""
     if isinstance(text, Message):
         return tr(text.template, **{**text.values, **values})
     return tr(text, **values)

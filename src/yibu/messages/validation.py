@@ -1,4 +1,4 @@
-"""What a value that pydantic refuses should have been: pydantic's own texts are English only."""
+"""Descriptions of expected values for pydantic's errors, whose own texts are English only."""
 
 from __future__ import annotations
 

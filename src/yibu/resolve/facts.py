@@ -1,4 +1,4 @@
-"""What is known of an entry's files: from this disk, or from the headers at its hub."""
+"""Facts of an entry's files: from disk, or from the headers at its hub."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def known_facts(source: str, store: Store) -> tuple[ModelFacts | None, tuple[str
 
 
 def _has_config_alone(path: Path) -> bool:
-    """A directory of a transformers model before its weights were fetched: enough to plan with."""
+    """Whether the directory has a transformers model's config without weights: enough to plan with."""
     if not (path / "config.json").is_file():
         return False
     return not any(file.suffix in _WEIGHTS for file in path.rglob("*"))

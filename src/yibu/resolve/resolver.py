@@ -1,4 +1,4 @@
-"""The one way from an entry to what its replicas run."""
+"""Resolves an entry to what its replicas run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NOBODY = Beside()
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An entry, the engine that serves it, and what that engine asks of the planner."""
+    """An entry with its engine and the engine's request to the planner."""
 
     model: ModelConfig
     facts: ModelFacts | None
@@ -44,7 +44,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What one replica runs, or why there is no room for it."""
+    """What one replica runs, or why it does not fit."""
 
     prepared: Prepared
     verdict: ModelPlan
@@ -86,7 +86,7 @@ def _advice(suggestions: Sequence[str]) -> str:
 
 
 class Resolver:
-    """Resolves entries with the engines as they are installed here."""
+    """Resolves entries with the engines installed here."""
 
     def __init__(self, environments: EnvironmentManager) -> None:
         self._environments = environments
@@ -234,7 +234,7 @@ class Resolver:
 def _forced(
     model: ModelConfig, request: Request, verdict: ModelPlan, machine: Machine
 ) -> Placement | None:
-    """Where to start it all the same; None where more memory would not help."""
+    """A placement despite the plan's refusal; None where more memory would not help."""
     placement = place_anyway(request, machine)
     if placement is None:
         return None

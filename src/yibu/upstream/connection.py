@@ -46,7 +46,7 @@ class UpstreamError(Exception):
 
 
 class StillWaitingError(Exception):
-    """Nothing has come yet, and ``interrupt`` was called; the answer may still be waited for."""
+    """Nothing has come yet, and ``interrupt`` was called; waiting can go on."""
 
 
 class Connection(asyncio.Protocol):
@@ -57,10 +57,10 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.last_activity = loop.time()
         self.patience = 0.0
-        """Seconds that the engine may be silent in this request, where the pool's are too few."""
+        """Seconds the engine may be silent in this request, if more than the pool's."""
         self.reused = False
         self.overran = False
-        """The engine sent bytes behind a whole answer."""
+        """Whether the engine sent bytes after a whole answer."""
         self._loop = loop
         self._poll = select.poll()
         self._parser = httptools.HttpResponseParser(self)
@@ -76,14 +76,14 @@ class Connection(asyncio.Protocol):
         self.headers: Headers = []
         self.complete = False
         self.request_whole = True
-        """False while an upload is being sent: an answer may come before its end."""
+        """False during an upload: an answer may come before its end."""
         self._error: UpstreamError | None = None
         self._opening = b""
         self._began = False
-        """A status line has come."""
+        """Whether a status line has come."""
         self._head_done = False
         self._overhead = 0
-        """Bytes that came since the last piece of the body."""
+        """Bytes since the last piece of the body."""
         self._chunks: list[bytes] = []
         self._buffered = 0
         self._read_paused = False
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _waits(self) -> bool:
-        """Whether bytes wait on the socket, not merely its end."""
+        """Whether unread bytes are on the socket, beside its end."""
         own = self.transport.get_extra_info("socket")
         with socket.fromfd(own.fileno(), own.family, own.type) as copy:
             try:
@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
         )
 
     def fail(self, kind: Kind, message: str) -> None:
-        """Give the answer up and close."""
+        """Abandon the answer and close."""
         if self._error is None and not self.complete:
             stale = self.reused and not self._began and kind in ("closed", "protocol")
             self._error = UpstreamError(kind, message, stale=stale)
@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
             raise StillWaitingError
 
     def interrupt(self) -> None:
-        """Let whoever waits for the answer look up; nobody, where nobody waits."""
+        """Wake whoever waits for the answer, if anybody does."""
         if self._waiter is not None and not self._waiter.done():
             self._interrupted = True
             self._waiter.set_result(None)
@@ -363,7 +363,7 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 def _framing_fault(version: str, headers: Headers) -> str | None:
-    """What makes an answer's end ambiguous and the parser lets pass; None when nothing does."""
+    """What makes an answer's end ambiguous although the parser accepts it; None when nothing does."""
     if version not in {"1.0", "1.1"}:
         return tr("the engine answered in HTTP/{version}; expected HTTP/1.1", version=version)
     codings = [value for name, value in headers if name == b"transfer-encoding"]

@@ -1,4 +1,4 @@
-"""Idle connections to engines by address, and a watch over busy ones."""
+"""Idle connections to engines by address, and timeouts of busy ones."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Pool:
     def __init__(self, timeout: float) -> None:
         """``timeout`` is the number of seconds that an engine may be silent in a request."""
         self.timeout = timeout
-        """May be set at any time; requests in flight go by the one that they began with."""
+        """May be set at any time; requests in flight keep theirs."""
         self._idle: dict[tuple[str, int], list[Connection]] = {}
         self._busy: set[Connection] = set()
         self._overran: set[tuple[str, int]] = set()

@@ -1,4 +1,4 @@
-"""A websocket to an engine, as its client: wsproto frames it, a bounded queue holds what came."""
+"""A websocket client for engines: framed by wsproto, received messages in a bounded queue."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from yibu.upstream.pool import CONNECT_TIMEOUT
 
 HANDSHAKE_SECONDS = 20.0
 _QUEUED = 64
-"""Messages that may wait to be taken before the engine is made to wait."""
+"""Queued messages before the engine has to wait."""
 _LONGEST = 16 * 1024 * 1024
 """Characters or bytes of a message, and of the body of a refusal."""
 ABNORMAL = 1006
@@ -101,7 +101,7 @@ class EngineSocket(asyncio.Protocol):
         return socket
 
     async def shake_hands(self, request: Request) -> None:
-        """Raises what ``open`` does."""
+        """Send the handshake and read its answer. Raises as ``open``."""
         try:
             self._write(request)
             async with asyncio.timeout(HANDSHAKE_SECONDS):
@@ -146,7 +146,7 @@ class EngineSocket(asyncio.Protocol):
         return message
 
     def close(self, code: int = 1000) -> None:
-        """Tell the engine, and close."""
+        """Send a close frame, and close."""
         if self._closed is None:
             self._end(code, "")
             self._write(CloseConnection(code=code))

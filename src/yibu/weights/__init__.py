@@ -1,1 +1,1 @@
-"""The headers of weight files: what a GGUF or safetensors file says of itself."""
+"""Headers of weight files: GGUF and safetensors."""
