@@ -126,7 +126,7 @@ def process_command(argv: Sequence[str], env: Mapping[str, str], directory: str)
 def adopt_servers(
     started: Sequence[Server], keys: Sequence[str] = (), port: int | None = None
 ) -> Adoption:
-    """What some servers amount to together; ``keys`` and ``port`` are those of a proxy before them."""
+    """The adoption of several servers; ``keys`` and ``port`` are those of a proxy in front of them."""
     found = Findings(keys=list(keys))
     for server in started:
         _read_server(server, found)
@@ -212,8 +212,8 @@ def _shown(command: Command) -> str:
 
 
 def _check(model: dict[str, Any], server: Server, gap: Gap) -> None:
-    """Refuse what the engine's plan would refuse; where the script starts a program of the user's own
-    that takes it, name that program.
+    """Refuse what the engine's plan would refuse; names a user's own program where the script starts
+    one.
 
     Raises:
         UnknownScriptError: with the engine's own reason.

@@ -1,4 +1,4 @@
-"""Containers: the server inside as the command that would do the same without one.
+"""Containers: the server inside, as the command that would do the same outside.
 
 What ``docker run``, a Compose service and a Kubernetes container say of an image, its arguments,
 environment, ports, volumes and GPUs comes to the same ``Container``.
@@ -23,20 +23,20 @@ _SWITCHES = frozenset(
      "privileged", "read-only", "no-healthcheck", "P", "publish-all", "oom-kill-disable",
      "disable-content-trust", "sig-proxy", "q", "quiet"]
 )  # fmt: skip
-"""Options of ``docker run`` that stand alone; every other has a value."""
+"""Options of ``docker run`` without a value; every other has one."""
 _SHORT_VALUES = "evpuwhlmc"
 _DEVICES = re.compile(r"device=([\w,:-]+)")
 
 
 _ADDRESS: Mapping[str, Role] = {"host": "host", "port": "port"}
-"""Flags of a server that is not known."""
+"""Address flags of an unknown server."""
 _INTERPRETERS = frozenset({"python", "python3", "bash", "sh"})
 _PROGRAM_WORDS = _INTERPRETERS | PROGRAMS.keys()
 
 
 @dataclass(slots=True)
 class Container:
-    """What is said of one container from outside."""
+    """The outside settings of one container."""
 
     image: str = ""
     name: str = ""
@@ -50,10 +50,10 @@ class Container:
     workdir: str = ""
     host_network: bool = False
     unread: tuple[str, ...] = ()
-    """Options that say something of the server's that was not read."""
+    """Options about the server that were not read."""
 
     def argv(self) -> tuple[str, ...]:
-        """What runs in it: entrypoint and arguments, as far as the image is known."""
+        """Its command: entrypoint and arguments, as far as the image is known."""
         if self.entrypoint is not None:
             return (*self.entrypoint, *self.arguments)
         known = next((i for s in servers() for i in s.images if i.pattern.search(self.image)), None)
@@ -70,7 +70,7 @@ class Container:
         return (*entry, *rest)
 
     def outside(self, command: Command, directory: str) -> Command:
-        """A command of the container's with the paths and the address that this machine has."""
+        """A command of the container's with this machine's paths and address."""
         arguments = [self._path(word, directory) for word in command.argv]
         env = {
             name: value if "://" in value else self._path(value, directory)

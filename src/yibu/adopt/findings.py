@@ -1,4 +1,4 @@
-"""What a script amounts to, as it is gathered over its servers."""
+"""What a script amounts to, collected over its servers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _EVERY = frozenset({"0.0.0.0", "::", "[::]"})  # noqa: S104 - looked for, not bo
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What a script amounts to."""
+    """The result of adopting a script."""
 
     document: Mapping[str, Any]
-    """yibu.yaml as plain data."""
+    """The yibu.yaml as plain data."""
     keys: tuple[str, ...] = field(repr=False)
-    """API keys that stood in the script, for a key file of mode 0600."""
+    """API keys in the script, for a key file of mode 0600."""
     warnings: tuple[str, ...]
-    """What was unsafe, or will differ."""
+    """Unsafe settings, and differences to expect."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Credentials of the environment by their variables, which ``document`` refers to: for a file of
     mode 0600."""
     servers: tuple[Server, ...] = field(default=(), repr=False)
-    """What was read, one a model."""
+    """The servers that were found, one a model."""
     host: str = ""
     """Where the first of them listens, which ``document`` has only if it may stand open."""
 
@@ -46,7 +46,7 @@ class Adoption:
 
 @dataclass(slots=True)
 class Findings:
-    """What is gathered over all servers of a script."""
+    """Collects findings over all servers of a script."""
 
     models: list[dict[str, Any]] = field(default_factory=list)
     addresses: list[tuple[str | None, int | None]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
     def free_names(self, names: Sequence[str]) -> list[str]:
-        """The names that no model has yet, the first one numbered where it is taken."""
+        """Names that no model has yet, the first one numbered where it is taken."""
         taken = {
             name for model in self.models for name in (model["name"], *model.get("aliases", ()))
         }

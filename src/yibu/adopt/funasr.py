@@ -16,7 +16,7 @@ from yibu.adopt.marks import plain_flags
 from yibu.messages import tr
 
 _SERVED = re.compile(r"sensevoice|whisper|paraformer(?!.*(-en\b|nat-en-|-onnx\b))", re.IGNORECASE)
-"""What yibu's speech engine recognises with; of Paraformers those in Chinese, from model.pt."""
+"""Models that yibu's speech engine recognises with; of Paraformers the Chinese ones."""
 _NICKNAMES = {
     "fsmn-vad": "",
     "sensevoice": "iic/SenseVoiceSmall",
@@ -36,7 +36,7 @@ _WEBSOCKET = re.compile(r"funasr[-_]wss[-_]server(-2pass|-2pass\.py|\.py)?$")
 
 @dataclass(frozen=True, slots=True)
 class SpeechServer:
-    """What a recognition server of FunASR's amounts to."""
+    """A recognition server of FunASR's."""
 
     source: str
     options: Mapping[str, Any]
@@ -155,7 +155,7 @@ def _name(call: ast.Call) -> str:
 
 
 class _Constants:
-    """Values that a file writes out: literals, module variables, defaults of arguments."""
+    """Values written out in the file: literals, module variables, defaults of arguments."""
 
     def __init__(self, tree: ast.Module) -> None:
         self._known: dict[str, ast.expr | None] = {}

@@ -1,4 +1,4 @@
-"""llama-swap's config.yaml: a model for each of its commands, under the names that its clients ask for.
+"""llama-swap's config.yaml: a model for each command, with the names its clients use.
 
 https://github.com/mostlygeek/llama-swap (config.example.yaml) has the keys. Its commands are split into
 words by llama-swap itself: no shell reads them.
@@ -33,10 +33,10 @@ _LEFT_OUT: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """What a configuration amounts to."""
+    """The result of reading a configuration."""
 
     servers: Sequence[Server | None]
-    """None for a command that is none of the servers known here."""
+    """The servers; None for a command that is not known here."""
     entries: Sequence[Mapping[str, Any]]
     """What each entry has besides: how long it stays, its group; of a command all of it."""
     keys: tuple[str, ...] = field(repr=False)
@@ -93,7 +93,7 @@ class _Entry:
         return replace(found[0], names=(self.name, *self._aliases())) if found else None
 
     def as_command(self) -> Mapping[str, Any]:
-        """The entry of a server that is not known here, which yibu runs as it stands."""
+        """The entry of an unknown server, which yibu runs unchanged."""
         words = self._words("{port}")
         if not any("{port}" in word for word in words):
             gap = Gap(self.line, " ".join(words)[:60])
@@ -122,7 +122,7 @@ class _Entry:
         return {name: value for name, _, value in pairs}
 
     def _words(self, port: str) -> list[str]:
-        """The command's words, its macros filled in first, as llama-swap does it."""
+        """The command's words, with macros filled in first, as llama-swap does."""
         text = self._filled(str(self.model.get("cmd", "")), port)
         lines = [line for line in text.splitlines() if not line.strip().startswith("#")]
         try:

@@ -1,4 +1,4 @@
-"""What starts a server, by every engine's own data; and the flags of commands that no engine has."""
+"""How servers are started, by every engine's own data; and the flags of other commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STARTS: tuple[str, ...] = (
     *PROGRAMS,
     *sorted({module.rpartition(".")[2] for module in MODULES} - {"main"}),
 )
-"""Words of which one stands in whatever starts a server."""
+"""Words of which one occurs in every server's command."""
 
 
 def any_start(text: str) -> bool:

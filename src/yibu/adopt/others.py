@@ -1,4 +1,4 @@
-"""Servers that yibu replaces by engines of its own: FunASR's and Xinference's."""
+"""Servers that yibu replaces by its own engines: FunASR's and Xinference's."""
 
 from __future__ import annotations
 

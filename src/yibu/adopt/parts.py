@@ -1,4 +1,4 @@
-"""The parts of an entry, from what a command line says: its names, source, GPUs and values."""
+"""The parts of an entry from a command line: names, source, GPUs and values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FILE = re.compile(r"\.{1,2}/|[^{}\s:]+\.\w{1,8}$")
 
 
 def path_of(value: str, directory: str) -> str:
-    """A relative path from where the server was started, where the script says that."""
+    """A relative path resolved against the server's working directory, if the script tells it."""
     if not directory or not _FILE.match(value) or value.startswith(("/", "~")):
         return value
     return os.path.normpath(os.path.join(directory, value))  # noqa: PTH118 - another's path

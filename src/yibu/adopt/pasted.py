@@ -1,4 +1,4 @@
-"""Text as people paste it: a terminal's session, lines of another system."""
+"""Pasted text: a terminal session, or lines of another system."""
 
 from __future__ import annotations
 

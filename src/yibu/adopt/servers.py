@@ -1,4 +1,4 @@
-"""Which commands of a script, or which running process, are servers that yibu knows."""
+"""Known servers among a script's commands and running processes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Server:
     """The engine's own arguments; they may hold a key."""
     replicas: int = 1
     names: tuple[str, ...] = ()
-    """What clients of a proxy before it ask for; empty where it has none."""
+    """Names that clients of a proxy in front of it use; empty without one."""
 
     def same_as(self, other: Server) -> bool:
-        """Whether both were told the same: the same engine with the same flags, in any order."""
+        """Whether both have the same engine and the same flags, in any order."""
         if self.engine != other.engine:
             return False
         try:
@@ -55,7 +55,7 @@ class Server:
 
 
 def find_servers(commands: Iterable[Command]) -> list[Server]:
-    """The servers among some commands, in their order; those in containers as they are outside.
+    """The servers among some commands, in order; those in containers as seen from outside.
 
     Raises:
         UnknownScriptError: one is started in a container that was made elsewhere.
@@ -83,7 +83,7 @@ def find_servers(commands: Iterable[Command]) -> list[Server]:
 
 
 def in_container(container: Container, started: Command, replicas: int = 1) -> list[Server]:
-    """The servers that a container runs, with the paths and the address that this machine has."""
+    """The servers in a container, with this machine's paths and address."""
     words = container.argv()
     if not words:
         return []

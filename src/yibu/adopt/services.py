@@ -24,7 +24,7 @@ class Service:
     """``service vllm``, ``Deployment qwen``."""
     replicas: int = 1
     line: int = 0
-    """Of the manifest, where its image stands."""
+    """The image's line in the manifest."""
     gaps: tuple[Gap, ...] = ()
     warnings: tuple[str, ...] = field(default=())
 

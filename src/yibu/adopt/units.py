@@ -1,4 +1,4 @@
-"""systemd's units and supervisord's programs: their commands, as a script that does the same."""
+"""systemd's units and supervisord's programs, as a shell script that does the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SPECIFIER = re.compile(r"%([%A-Za-z])")
 _USED = re.compile(r"ExecStart=|Environment=|WorkingDirectory=|^\s")
 """Settings that are read here, and the lines that go on with them."""
 _PREFIXES = "-@:+!|"
-"""Of ``ExecStart=``: how failures and rights are treated, no part of the command."""
+"""Prefixes of ``ExecStart=`` that are no part of the command."""
 
 
 def is_unit(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Programs of a command line that only run another one: nohup, env, sudo, conda run, tmux …"""
+"""Programs that only run another one: nohup, env, sudo, conda run, tmux …"""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ _LEADING = {"taskset": 1, "timeout": 1, "chrt": 1, "gosu": 1, "su-exec": 1, "flo
 """Words of a wrapper's own that stand before the command: processors, seconds, a user, a file."""
 _TMUX_VALUES = frozenset({"-s", "-n", "-c", "-t", "-x", "-y", "-e", "-F"})
 _KEYS = frozenset({"Enter", "C-m", "KPEnter", "C-j"})
-"""What ``tmux send-keys`` presses after a command."""
+"""Keys that ``tmux send-keys`` presses after a command."""
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash"})
 
 
 def unwrap(words: list[str], env: dict[str, str]) -> tuple[list[str], list[str]]:
-    """What is really run, and the programs that stood before it.
+    """The command that is really run, and the wrappers before it.
 
     Args:
         env: Takes what ``env NAME=VALUE`` sets.

@@ -45,7 +45,7 @@ _PLACED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """A model that ``xinference launch`` asks for; or with an empty ``model`` the server itself."""
+    """A model launched by ``xinference launch``; with an empty ``model``, the server itself."""
 
     model: Mapping[str, Any]
     host: str | None = None
@@ -53,7 +53,7 @@ class Launched:
 
 
 def read_command(argv: Sequence[str]) -> Launched | None:
-    """What a command of Xinference's amounts to; None for any other.
+    """The model of an Xinference command; None for any other.
 
     Raises:
         UnknownScriptError: it launches a model that is not known here.

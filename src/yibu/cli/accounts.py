@@ -1,4 +1,4 @@
-"""The database of keys as the command line uses it."""
+"""The command line's access to the database of keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(context: Context) -> Iterator[AccountStore]:
 
 @contextmanager
 def change(context: Context) -> Iterator[AccountStore]:
-    """The same; on leaving, a running node has taken the change up."""
+    """The same; on leaving, a running node has read the change."""
     with read(context) as store:
         yield store
     sync(context)
@@ -50,7 +50,7 @@ def sync(context: Context) -> None:
 
 
 def unwritten_text(unwritten: Mapping[str, Any]) -> str:
-    """What follows from it that the node cannot use the database."""
+    """The consequences of a database that the node cannot use."""
     if unwritten.get("unreadable"):
         return tr("Keys cannot be checked, requests get 503: {error}", error=unwritten["error"])
     return tr(

@@ -28,13 +28,13 @@ _PIECE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One gateway and the key that opens it."""
+    """One gateway and its key."""
 
     url: str
     key: str | None = field(default=None, repr=False)
     timeout: float = _ANSWER_TIMEOUT
     language: str = field(default_factory=active)
-    """In which the gateway is to answer what it refuses."""
+    """The language of the gateway's error messages."""
 
     def get(self, path: str) -> Any:
         """GET JSON. Raises YibuError with the gateway's own message."""

@@ -1,4 +1,4 @@
-"""How verbs reach the running node: its control socket, and through it the gateway."""
+"""Reaching the running node: its control socket, and through it the gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What the node tells its owner: the gateway's URL, a key for it, and what models can do."""
+    """The owner's access: the gateway's URL, a key for it, and the models' capabilities."""
 
     url: str
     key: str | None = field(repr=False)
@@ -32,7 +32,7 @@ class Access:
 
     @property
     def endpoint(self) -> Endpoint:
-        """The gateway as an engine, for what speaks to engines."""
+        """The gateway as an endpoint for the engines' client."""
         from yibu.engines.base import Endpoint
 
         url = urlsplit(self.url)

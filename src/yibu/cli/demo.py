@@ -33,7 +33,7 @@ from yibu.messages import tr
 
 _FILE = "demo.yaml"
 _MAX_TOKENS = 48
-"""Of an answer: enough to read, soon there on a busy machine."""
+"""Tokens of an answer: enough to read, and soon there on a busy machine."""
 _SENTENCE = "The quick brown fox jumps over the lazy dog."
 
 
@@ -91,7 +91,7 @@ def _checks(
 
 
 def _hear(reach: Access, model: str, voice: Future[Path]) -> str:
-    """Have a sentence spoken by a synthesiser, and the model write down what it hears."""
+    """Have a synthesiser speak a sentence, and the model transcribe it."""
     with TemporaryDirectory(prefix="yibu-demo-") as directory:
         clip = Path(directory) / "spoken.wav"
         command = [str(voice.result()), "-P", "-m", "yibu.launchers.speak", _SENTENCE, str(clip)]

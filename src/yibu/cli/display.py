@@ -1,4 +1,4 @@
-"""One live line a model while it comes up; plain lines where nobody watches a terminal."""
+"""Progress of models that come up: a live line each on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LINE_EVERY = 5.0
 """Seconds between two lines where nothing is redrawn."""
 _FINAL = frozenset({"ready", "failed", "stopped", "unloaded", "sleeping"})
 _BEGUN = frozenset({"downloading", "starting"})
-"""States that begin with a phase, which says the same."""
+"""States that begin with a phase, which is shown instead."""
 _LONG = 20.0
-"""Seconds from which on tenths of them say nothing."""
+"""Seconds from which tenths are not shown."""
 
 
 def choose() -> PlainLines | LiveLines:
@@ -36,7 +36,7 @@ def choose() -> PlainLines | LiveLines:
 
 
 def phrase(event: Event, seconds: float) -> str:
-    """What one event says of its model: ``downloading 43 % of 98.4 MB, 112.0 MB/s, 3 s left``."""
+    """One event in words: ``downloading 43 % of 98.4 MB, 112.0 MB/s, 3 s left``."""
     if event["event"] == "progress":
         return describe(event)
     if event["event"] == "note":
@@ -80,7 +80,7 @@ class PlainLines:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._last: dict[str, tuple[str, str, float]] = {}
-        """By model: the kind of its last event, what it said, and when that was printed."""
+        """By model: the kind of its last event, its text, and when it was printed."""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._ticking = threading.Thread(target=self._tick, name="progress lines", daemon=True)
@@ -108,7 +108,7 @@ class PlainLines:
                 output.talk(f"{model}  {text}")
 
     def _tick(self) -> None:
-        """Say again what each model does that has said nothing for a while."""
+        """Repeat the status of models that were silent for a while."""
         while not self._ended.wait(_LINE_EVERY / 5):
             now = time.monotonic()
             with self._lock:
@@ -169,7 +169,7 @@ class LiveLines:
 class _Line:
     text: str
     since: float | None
-    """When the phase that it names began (monotonic); None where that is not shown."""
+    """When the phase began (monotonic); None where the time is not shown."""
 
     def at(self, now: float) -> str:
         if self.since is None:

@@ -1,4 +1,4 @@
-"""What this machine is like for yibu: a finding a line, each with what to do about it."""
+"""Checks of this machine: a finding a line, each with advice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Level = Literal["ok", "warning", "failure"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; ``advice`` is empty when all is well."""
+    """The result of one check; ``advice`` is empty when all is well."""
 
     subject: str
     level: Level
@@ -39,7 +39,7 @@ class Finding:
 
 
 def examine(context: Context) -> list[Finding]:
-    """Look at everything; the slow looks (network) run side by side."""
+    """Check everything; the slow checks (network) run concurrently."""
     looks: Sequence[Callable[[], list[Finding]]] = (
         _python,
         _uv,
@@ -84,7 +84,7 @@ def _disk(store: Path) -> list[Finding]:
 
 
 def _judged(subject: str, found: str, advice: str) -> Finding:
-    """A warning where there is something to advise."""
+    """A finding; a warning if there is advice."""
     return Finding(subject, "warning" if advice else "ok", found, advice)
 
 
@@ -182,7 +182,7 @@ def _models(models: Sequence[dict[str, Any]]) -> list[Finding]:
 
 
 def _port(context: Context) -> list[Finding]:
-    """Whether `yibu up` could listen here, where the file and the environment say."""
+    """Whether `yibu up` could listen on the configured address."""
     from yibu.config import file
     from yibu.management.entries import gateway_settings
 
@@ -231,7 +231,7 @@ def _installed(environment: EnvironmentInfo) -> Finding:
 
 
 def _installable(name: str) -> list[Finding]:
-    """What keeps an engine that is not installed from running here."""
+    """What prevents an engine that is not installed from running here."""
     from yibu.environments import libraries
     from yibu.environments.specs import SPECS
 

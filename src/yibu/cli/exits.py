@@ -12,7 +12,7 @@ VERIFICATION_FAILED = 4
 NOT_RUNNING = 5
 INTERRUPTED = 130
 READER_GONE = 141
-"""Whoever read standard output closed it, as a shell has it for SIGPIPE."""
+"""Exit code when the reader of standard output has closed it, as a shell has it for SIGPIPE."""
 
 # Subclasses stand before their parents: the first match counts.
 _TABLE: tuple[tuple[type[errors.YibuError], int], ...] = (

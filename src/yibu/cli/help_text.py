@@ -1,4 +1,5 @@
-"""``--help`` in the terminal's language: typer's own words are English, and its lines break at spaces."""
+"""``--help`` in the terminal's language: typer's own words are English, and it breaks lines at spaces
+only."""
 
 from __future__ import annotations
 
@@ -16,8 +17,7 @@ from yibu.messages import ENGLISH, active, tr
 
 _WIDE = "\u2e80-\u9fff\uff00-\uffef“”‘’—…"
 _UNIT = rf"\s+|[（“‘「《]*(?:`[^`]+`|[{_WIDE}]|[^\s`{_WIDE}]+|`)[，。；：、！？）”’」》…]*"
-"""What a line is broken between: a space, a Chinese character or a word, with its punctuation. Compiled where help is
-shown: it takes 7 ms, which no other command is to wait for."""
+"""A unit between which lines may be broken: a space, a Chinese character, a word."""
 _BROKEN = rf"(?<=[{_WIDE}])\n(?=[{_WIDE}])"
 
 
@@ -91,7 +91,7 @@ class Group(TyperGroup):
 
 
 def translate(app: typer.Typer) -> None:
-    """Have each verb print its help in the terminal's language; a docstring is its English."""
+    """Print each verb's help in the terminal's language; a docstring is its English."""
     for command in app.registered_commands:
         command.cls = Command
         if command.help is None and command.callback is not None:

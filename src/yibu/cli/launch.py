@@ -19,7 +19,7 @@ from yibu.node.handover.holder import command as holder_command
 from yibu.plain_errors import rebuild_error
 
 _OTHER_NODE = 10.0
-"""Seconds that a node which another command started gets until it answers."""
+"""Seconds to wait for a node that another command has started."""
 _POLL = 0.05
 
 
@@ -39,7 +39,7 @@ class NodeLaunch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Without ``finish`` the process is told nothing, and ends."""
+        """Without ``finish`` the process gets no settings, and ends."""
         if self._process is not None:
             _close(self._process)
             self._process.wait()
@@ -90,7 +90,7 @@ class NodeLaunch:
         return True
 
     def _other_answers(self) -> bool:
-        """Whether the node that holds this home comes to answer."""
+        """Whether the node that holds this home answers within a while."""
         deadline = time.monotonic() + _OTHER_NODE
         while not (answers := self._context.client.running()):
             if time.monotonic() > deadline:
@@ -125,7 +125,7 @@ def _spawn(context: Context) -> subprocess.Popen[bytes]:
 
 
 def _private(path: str, flags: int) -> int:
-    """Opens a log for its owner alone, also one that an earlier version made."""
+    """Open a log for its owner alone, even one made by an earlier version."""
     descriptor = os.open(path, flags, 0o600)
     os.fchmod(descriptor, 0o600)
     return descriptor

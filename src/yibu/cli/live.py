@@ -27,7 +27,7 @@ LiveFormat = Literal["text", "srt", "json"]
 _PIECE = 32 * 1024
 """Bytes that are read and sent at once, at most."""
 _RATES = (16_000, 48_000, 44_100, 32_000, 24_000, 22_050, 8_000)
-"""That live sessions take, the best first."""
+"""Sampling rates of live sessions, the best first."""
 _MICROPHONE_SECONDS = 0.1
 _HEADERS = {
     b"RIFF": "audio/wav",
@@ -170,7 +170,7 @@ async def _speak(
 
 
 async def _read(source: Callable[[], bytes], stop: asyncio.Event) -> AsyncIterator[bytes]:
-    """What ``source`` gives, until it ends or is to stop. Raises YibuError where it cannot be read."""
+    """The bytes of ``source``, until it ends or is to stop. Raises YibuError where it cannot be read."""
     stopping = asyncio.create_task(stop.wait(), name="stopping")
     try:
         while not stop.is_set():
@@ -194,7 +194,7 @@ async def _send(socket: EngineSocket, kind: str, **fields: Any) -> None:
 
 
 def _session(data: bytes, language: str | None, rate: int) -> dict[str, Any]:
-    """For audio that begins with ``data``."""
+    """The session's settings for audio that begins with ``data``."""
     known = next((kind for head, kind in _HEADERS.items() if data.startswith(head)), None)
     sound: dict[str, Any] = {
         "format": {"type": known} if known else {"type": "audio/pcm", "rate": rate}
@@ -205,7 +205,7 @@ def _session(data: bytes, language: str | None, rate: int) -> dict[str, Any]:
 
 
 async def _listen(socket: EngineSocket, screen: _Screen, speaking: asyncio.Task[None]) -> None:
-    """Show what comes until everything that was said has its final text."""
+    """Show events until every utterance has its final text."""
     waiting: set[str] = set()
     ended = False
     while not (ended and not waiting):
@@ -238,8 +238,7 @@ def _ended(fault: dict[str, Any]) -> bool:
 
 
 class _Screen:
-    """Final texts to stdout, one a line; where that is a terminal, what is being said in dim letters
-    below them."""
+    """Final texts on stdout, one a line; on a terminal, partial text in dim letters below them."""
 
     def __init__(self, output_format: LiveFormat) -> None:
         self._format = output_format
@@ -247,10 +246,10 @@ class _Screen:
         self._open: dict[str, str] = {}
         self._cues = 0
         self._named: set[str] = set()
-        """Items whose text was written with its speakers."""
+        """Items whose text was printed with its speakers."""
 
     def show(self, kind: str, event: dict[str, Any]) -> None:
-        """An event of a transcription."""
+        """Show an event of a transcription."""
         if kind == "delta":
             self._open[event["item_id"]] = self._open.get(event["item_id"], "") + event["delta"]
             self._draw()

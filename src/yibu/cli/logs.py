@@ -17,12 +17,12 @@ from yibu.management.log_reading import Wanted
 from yibu.node import logs
 
 _LOOK = 0.2
-"""Seconds between two looks at the logs that are followed."""
+"""Seconds between two reads of followed logs."""
 _LAST = 100
 
 
 def wanted(since: str | None, level: Level | None, grep: str | None) -> Wanted:
-    """What the options ask for.
+    """The options as a request for lines.
 
     Raises:
         UsageError: the time or the pattern cannot be read.
@@ -48,7 +48,7 @@ def show(
     lines: int | None,
     as_json: bool,
 ) -> None:
-    """Print the last lines of models' logs, of all when none is named, and go on with ``follow``.
+    """Print the last lines of models' logs, of all when none is named; ``follow`` continues.
 
     ``lines`` None are the last 100, and all of them since a time.
 
@@ -78,7 +78,7 @@ def show(
 
 
 def follow_models(context: Context, models: Sequence[str], ended: threading.Event) -> None:
-    """Print what the models' engines log from now on, until interrupted or ``ended``."""
+    """Print new lines of the models' engines, until interrupted or ``ended``."""
     files = [file for model in models for file in reading.files_of(context.paths, model)]
     printer = _Printer(marked=len(files) > 1, as_json=False)
     _follow(reading.Followed(files, Wanted()), printer, ended)
@@ -91,7 +91,7 @@ def _follow(followed: reading.Followed, printer: _Printer, ended: threading.Even
 
 class _Printer:
     def __init__(self, *, marked: bool, as_json: bool) -> None:
-        """``marked``: each line has its log's name before it."""
+        """``marked``: print the log's name before each line."""
         self._marked = marked
         self._json = as_json
         self.printed = 0

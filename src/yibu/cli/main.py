@@ -137,7 +137,7 @@ def _name(command: CommandInfo) -> str:
 
 
 def _refuse_undecoded(argv: Sequence[str]) -> None:
-    """Words that this locale's encoding cannot hold came in as stand-ins, and would stay so."""
+    """Refuse words that the locale's encoding cannot hold, which arrive as surrogates."""
     try:
         "".join(argv).encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""The documents that come with this version: their pages, and a search in them."""
+"""This version's documents: their pages, and a search in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 _HEADING_OR_CODE = re.compile(r"^```.*?^```$|^#{1,6} (?P<heading>.+?)$", re.MULTILINE | re.DOTALL)
 _HIDDEN = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 _ORDER = ("index", "tutorials", "howto")
-"""What a list of pages begins with."""
+"""The beginning of a list of pages."""
 _OF_CLONE = ("CHANGELOG", "CONTRIBUTING", "SECURITY")
 
 
@@ -19,7 +19,7 @@ class Page:
     """One Markdown file: in the reader's language where it is translated, else in English."""
 
     name: str
-    """Its path without the suffix: ``tutorials/speech``."""
+    """Its path without suffix: ``tutorials/speech``."""
     text: str
 
     @property
@@ -29,7 +29,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Where a search found all words: a part of a page, below one heading."""
+    """A part of a page, below one heading, in which all words were found."""
 
     page: Page
     heading: str
@@ -38,7 +38,7 @@ class Section:
 
 
 def folder() -> Path:
-    """Where the documents are: in the package, or in the clone that it was installed from."""
+    """The folder of the documents: in the package, or in the clone that it was installed from."""
     packaged = Path(__file__).parents[1] / "documents"
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "docs"
 

@@ -1,4 +1,4 @@
-"""What a command line that cannot be read was probably meant to be."""
+"""What a wrong command line was probably meant to be."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def typer_texts() -> dict[str, Any]:
 
 
 def mistyped(error: typer.TyperException, words: Sequence[str]) -> str:
-    """A message and what to type instead, for a command line that the parser refused."""
+    """The error and what to type instead, for a command line that the parser refused."""
     kind, said = type(error).__name__, error.format_message()
     if kind == "NoArgsIsHelpError":
         return said
@@ -47,7 +47,7 @@ def mistyped(error: typer.TyperException, words: Sequence[str]) -> str:
 
 
 def refusal(said: str) -> str:
-    """What the parser says of a command line, in the terminal's language."""
+    """The parser's refusal in the terminal's language."""
     for known in typer_texts()["refusal"]:
         if found := re.fullmatch(known["said"], said, re.DOTALL):
             values = {name: refusal(value) for name, value in found.groupdict().items()}

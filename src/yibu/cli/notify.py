@@ -1,4 +1,4 @@
-"""What systemd is told of ``yibu up``: ready, alive, stopping. Nothing where nobody asked.
+"""Notifications of ``yibu up`` to systemd: ready, alive, stopping. None where systemd did not ask.
 
 It is given the listening socket too, and gives it to the ``yibu up`` that it starts next, when all of
 this one was killed. A ``.socket`` unit would have it from boot on, but start the service again for the
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def serving(context: Context, status: str) -> Iterator[None]:
-    """Ready inside the block, and alive for as long as the node answers; stopping after it."""
+    """Ready inside the block, alive while the node answers, stopping after it."""
     ended = threading.Event()
     tell(context, READY="1", STATUS=status)
     if seconds := _watchdog(context):
@@ -55,7 +55,7 @@ def keep_listeners(context: Context) -> None:
 
 
 def tell(context: Context, listeners: Sequence[socket.socket] = (), **state: str) -> None:
-    """Send ``NAME=value`` lines to whoever supervises this process."""
+    """Send ``NAME=value`` lines to this process's supervisor."""
     address = context.env.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
@@ -69,7 +69,7 @@ def tell(context: Context, listeners: Sequence[socket.socket] = (), **state: str
 
 
 def _watchdog(context: Context) -> float:
-    """Seconds within which systemd wants a sign of life; 0 when it wants none."""
+    """The watchdog's interval in seconds; 0 without a watchdog."""
     owner = context.env.get("WATCHDOG_PID", str(os.getpid()))
     with contextlib.suppress(ValueError):
         if owner == str(os.getpid()):

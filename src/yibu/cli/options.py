@@ -1,4 +1,4 @@
-"""Options and arguments of verbs; those that several verbs have stand here."""
+"""Options and arguments that several verbs have."""
 
 from __future__ import annotations
 

@@ -17,32 +17,32 @@ from yibu.messages import english, tr
 from yibu.units import size as size  # noqa: PLC0414 - for whoever writes sizes
 
 _CODED = {"FITS", "FROM", "KIND", "RESULT", "STATE", "VERIFIED"}
-"""Columns whose cells are codes with words in :mod:`yibu.cli.words`; names stand as they are."""
+"""Columns whose cells are codes with words in :mod:`yibu.cli.words`; names are not translated."""
 
 
 def data(text: str) -> None:
-    """A line that a script may read."""
+    """Print a line that a script may read."""
     sys.stdout.write(text + "\n")
 
 
 def flush() -> None:
-    """Let a reader of a pipe have what was written so far."""
+    """Flush stdout for the reader of a pipe."""
     sys.stdout.flush()
 
 
 def data_json(value: Any) -> None:
-    """JSON for a program: its texts are English, whatever language the terminal speaks."""
+    """Print JSON for a program: its texts are English, whatever language the terminal uses."""
     sys.stdout.write(json.dumps(english(value), ensure_ascii=False, indent=2) + "\n")
 
 
 def talk(text: str) -> None:
-    """A line for the person who watches."""
+    """Print a line for the user, on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
 
 def say(template: str, /, **values: object) -> None:
-    """A line for the person who watches, in the terminal's language."""
+    """Print a line for the user, in the terminal's language."""
     talk(tr(template, **values))
 
 
@@ -69,7 +69,7 @@ def listing(
 
 
 def table(rows: Iterable[Sequence[str]], columns: Sequence[str]) -> None:
-    """Aligned columns; drawn with rich where a person looks, plain where a program reads."""
+    """Print aligned columns; drawn with rich on a terminal, plain elsewhere."""
     lines, columns = [list(row) for row in rows], [tr(column) for column in columns]
     if sys.stdout.isatty():
         _rich_table(lines, columns)
@@ -81,7 +81,7 @@ def table(rows: Iterable[Sequence[str]], columns: Sequence[str]) -> None:
 
 
 def cell_width(text: str) -> int:
-    """Columns of a terminal that a text takes: Chinese characters take two (UAX #11)."""
+    """The terminal columns of a text: Chinese characters take two (UAX #11)."""
     if text.isascii():
         return len(text)
     return sum(
@@ -91,12 +91,12 @@ def cell_width(text: str) -> int:
 
 
 def padded(text: str, width: int) -> str:
-    """The text with spaces up to so many columns."""
+    """The text padded with spaces to that many columns."""
     return text + " " * (width - cell_width(text))
 
 
 def fields(values: Mapping[str, Any]) -> None:
-    """One thing's values, a line each, behind their names in the terminal's language."""
+    """Print values, a line each, after their names in the terminal's language."""
     labels = {key: word(key) for key in values}
     width = max(map(cell_width, labels.values()))
     for key, value in values.items():

@@ -34,7 +34,7 @@ def pulling(name: str) -> Iterator[ProgressCallback]:
 
 
 def installing(name: str) -> EnvironmentProgressCallback:
-    """Shows how an environment is made: its phases, and bytes while packages come."""
+    """Shows the phases of making an environment, and bytes during downloads."""
     return _lines(name, describe_environment)
 
 

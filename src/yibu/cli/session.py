@@ -1,4 +1,4 @@
-"""What ``yibu up`` does with the node: start it, bring models up, watch, take down."""
+"""``yibu up``'s work with the node: start it, bring models up, watch, take down."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from yibu.messages import tr
 from yibu.node.lock import ProcessId, holder_of
 
 _DOWN_TIMEOUT = 120.0
-"""Seconds that a node gets to drain and end before a command gives up waiting."""
+"""Seconds a node may take to drain and end before a command gives up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One command's dealings with the node of this home."""
+    """One command's work with the node of this home."""
 
     context: Context
     config: Config
     node: NodeLaunch
     whole_file: bool = False
-    """No model was named: what the file no longer has counts too."""
+    """Whether no model was named: models that the file no longer has count too."""
 
     def up_detached(self, models: Sequence[ModelConfig]) -> int:
         """Return when everything is ready; the first model that fails is an error.
@@ -101,8 +101,8 @@ class Session:
                     self._take_down(names, node.instance)
 
     def ensure_node(self) -> bool:
-        """Start the node, or have the one that runs take the settings of this command; returns whether it
-        was started.
+        """Start the node, or apply this command's settings to the running one; returns whether it was
+        started.
 
         Raises:
             UsageError: one runs already, whose settings cannot become those of this command.
@@ -118,7 +118,7 @@ class Session:
         return False
 
     def _take_down(self, models: Sequence[str] | None, instance: str | None) -> None:
-        """The models, or the whole node; another node that came in its place is left alone."""
+        """Take down the models, or the whole node; leaves another node that took its place alone."""
         with contextlib.suppress(NotRunningError):
             if models is None:
                 shut_down(self.context, instance)
@@ -156,7 +156,7 @@ class Watch:
         self.ended.set()
 
     def _goes_on(self) -> bool:
-        """Wait for the node's end; whether another one is in its place."""
+        """Wait for the node's end; whether another one has taken its place."""
         client, old = self._context.client, self._pid
         try:
             if not client.call("wait", timeout=None, instance=self.instance).get("replaced"):
@@ -193,20 +193,20 @@ class Watch:
 
 
 def _serves_anything(context: Context) -> bool:
-    """Whether any model is up, or comes up."""
+    """Whether any model is up or coming up."""
     models = context.client.call("ps")["models"]
     return any(model["state"] not in ("failed", "stopped") for model in models)
 
 
 def bring_up(context: Context, models: Sequence[ModelConfig], *, start: bool = True) -> None:
-    """Have the models up; ``start``: those too that are loaded on demand."""
+    """Bring the models up; ``start``: also load those that are loaded on demand."""
     from yibu.config.wire import plain_config
 
     watch(context, "up", models=[plain_config(model) for model in models], start=start)
 
 
 def watch(context: Context, operation: str, **fields: Any) -> None:
-    """Have the node do something with models, and show how it goes until it is done.
+    """Run an operation of the node on models, and show its progress.
 
     Raises:
         YibuError: it failed with a model; the error is the first one's.
@@ -251,7 +251,7 @@ def end_left(context: Context, models: Sequence[str] = ()) -> int:
 
 
 def _processes(node: Mapping[str, Any]) -> list[ProcessId]:
-    """A node's own, and its holder's."""
+    """The node's process and its holder's."""
     return [ProcessId.of(pid) for pid in (node["pid"], node.get("holder")) if pid is not None]
 
 
@@ -272,7 +272,7 @@ def _wait_gone(context: Context, processes: Sequence[ProcessId]) -> None:
 
 @contextmanager
 def sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM (systemd) and SIGHUP (a closed terminal) do what Ctrl-C does."""
+    """Make SIGTERM (systemd) and SIGHUP (a closed terminal) act like Ctrl-C."""
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
@@ -283,7 +283,7 @@ def sigterm_interrupts() -> Iterator[None]:
 
 @contextmanager
 def handling(handler: Callable[[int, Any], None], *numbers: signal.Signals) -> Iterator[None]:
-    """Have these signals handled so inside of the block."""
+    """Install a handler for these signals inside the block."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield

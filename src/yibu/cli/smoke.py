@@ -22,7 +22,7 @@ _ON_DEMAND = ("unloaded", "sleeping")
 """States of models that a request loads."""
 _FORM_TOKENS = 8
 _SHOWN = 48
-"""Characters of an answer that a line shows."""
+"""Characters of an answer in a line."""
 _ENGLISH = [
     {"role": "system", "content": "You are a helpful assistant."},
     {"role": "user", "content": "What is a volcano? Answer in one sentence."},
@@ -31,7 +31,7 @@ _ENGLISH = [
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was tried."""
+    """The result of one check."""
 
     model: str
     name: str
@@ -100,7 +100,7 @@ def run_checks(
 
 
 def attempt(model: str, name: str, action: Callable[[], str]) -> Check:
-    """Time one action; the error that it raises is the check's failure."""
+    """Run and time one action; an error fails the check."""
     started = time.perf_counter()
     try:
         detail, passed = action(), True

@@ -1,4 +1,4 @@
-"""Standard streams that writing to never ends a command in a traceback.
+"""Standard streams whose failures never end a command in a traceback.
 
 A character that the terminal's encoding lacks is written in plain letters. Standard error that
 cannot be written is done without. Standard output that cannot be written is an
@@ -25,7 +25,7 @@ _SPELT = {
 
 
 class OutputError(YibuError):
-    """Standard output was closed by who read it, or cannot be written."""
+    """Standard output was closed by its reader, or cannot be written."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class _Stdout(io.TextIOWrapper):
 
 
 class _Stderr(io.TextIOWrapper):
-    """Talk that nobody can hear is left unsaid."""
+    """Standard error that drops what cannot be written."""
 
     def write(self, text: str) -> int:
         try:
@@ -74,7 +74,7 @@ def prepare() -> None:
 
 
 def _open_missing() -> None:
-    """A descriptor that is closed would be given to the next file or socket, and written to."""
+    """Open missing standard descriptors, which would otherwise be given to the next file or socket."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -95,14 +95,14 @@ def _wrapped(kind: type[io.TextIOWrapper], stream: Any, descriptor: int) -> io.T
 
 
 def discard(stream: Any) -> None:
-    """Point the stream's descriptor elsewhere, so that what is buffered can be flushed there."""
+    """Point the stream's descriptor to the null device, so that buffered text can be flushed."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 def _readable(error: UnicodeError) -> tuple[str, int]:
-    """Spell what an encoding cannot hold: ``→`` as ``->``, ``é`` as ``e``, ``千`` as ``?``."""
+    """Replace characters that an encoding lacks: ``→`` by ``->``, ``é`` by ``e``, ``千`` by ``?``."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     pieces = []

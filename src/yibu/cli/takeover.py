@@ -1,4 +1,4 @@
-"""``yibu adopt --replace``: engines of our own beside servers that run, then in their place.
+"""``yibu adopt --replace``: start engines beside running servers, then take their place.
 
 The order, and why: our engines become ready on inner ports while the old servers answer, so that
 a start that fails leaves those as they are. Then the old ones are told to end, and the gateway
@@ -45,9 +45,9 @@ from yibu.planner.types import Machine
 from yibu.redaction import redact
 
 _SPARE = 60.0
-"""Seconds beyond the old servers' grace in which their address has to become free."""
+"""Seconds beyond the old servers' grace for their address to become free."""
 _FIRST_TOKEN = 60.0
-"""Seconds that the first answer through the gateway may take."""
+"""Seconds for the first answer through the gateway."""
 _RANK = {"fits": 0, "fits_reduced": 1, "cannot_tell": 1, "does_not_fit": 2}
 
 
@@ -99,7 +99,7 @@ def _not_one(name: str, *, several: bool, others: str) -> UsageError:
 
 
 def read_running(pid: int) -> Foreign:
-    """The server of that number.
+    """The running server with that pid.
 
     Raises:
         UsageError: it may not be taken over, is no server that is known, or is part of one.
@@ -171,11 +171,11 @@ def configuration(
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """One replacement: which servers, by what, and how patiently."""
+    """One replacement: the servers, the adopted configuration, and timeouts."""
 
     context: Context
     config: Config
-    """Its gateway has the address that the old servers' clients know."""
+    """The configuration; its gateway has the old servers' address."""
     models: Sequence[ModelConfig]
     old: Sequence[Foreign]
     grace: float
@@ -297,7 +297,7 @@ class Takeover:
             node.finish(self.config, listen_later=True)
 
     def _prepare(self) -> None:
-        """Everything that can be had while the old servers still answer."""
+        """Prepare everything possible while the old servers still answer."""
         store = open_store(self.context)
         environments = open_environments(self.context)
         sources = [s for m in self.models for s in (m.source, *m.adapters.values()) if s]
@@ -310,7 +310,7 @@ class Takeover:
                 environments.ensure(name, progress=installing(name))
 
     def _cut_over(self) -> None:
-        """End the old servers and listen in their place; from here on there is no way back."""
+        """End the old servers and listen in their place; this cannot be undone."""
         patience = self.grace * len(self.old) + _SPARE
         client = self.context.client
         # Interrupts are held off: half a replacement would leave nobody to answer.

@@ -1,4 +1,4 @@
-"""The screen of ``yibu top``: drawn by rich, its keys read from the terminal."""
+"""The screen of ``yibu top``, drawn by rich, with keys read from the terminal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _BAD = {
     "draining": "yellow",
 }
 _REDRAW = 0.1
-"""Seconds between two looks for a key, a new reading or another size of the window."""
+"""Seconds between two checks for a key, a new reading or a resized window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class Column:
     value: Callable[[Model], float | str]
     show: Callable[[Model], str]
     spared: int = 0
-    """The order in which columns are left out where there is no room for all; 0: it stays."""
+    """Order in which columns are left out where room is short; 0: never."""
     per_model: bool = False
-    """Of the model as a whole, and not of a replica."""
+    """Whether it is about the model, and not about a replica."""
     text: bool = False
 
 
@@ -102,7 +102,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the keys have chosen."""
+    """The view chosen by keys."""
 
     selected: int = 0
     sort: int = 0
@@ -131,7 +131,7 @@ def sorted_models(snapshot: Snapshot, view: View) -> list[Model]:
 
 
 def print_once(snapshot: Snapshot) -> None:
-    """The same as plain text, for files and pipes."""
+    """Print the same as plain text, for files and pipes."""
     for line in _summary(snapshot):
         output.data(line)
     output.data("")
@@ -178,7 +178,7 @@ def watch(sampler: Sampler, interval: float) -> None:
 
 
 class Sampler:
-    """``take`` reads everything. Blocking, for two seconds at most per engine that does not answer."""
+    """Reads the node's numbers. Blocking, for at most two seconds per engine that does not answer."""
 
     def __init__(self, context: Context) -> None:
         self._client = context.client
@@ -212,7 +212,7 @@ def measure(context: Context, seconds: float) -> Snapshot:
 
 
 class _State:
-    """What is shown, and how; the thread that reads writes ``latest`` and ``error`` alone."""
+    """The screen's state; the reading thread writes ``latest`` and ``error`` only."""
 
     def __init__(self, first: Snapshot) -> None:
         self.latest = first
@@ -311,7 +311,7 @@ def _table(snapshot: Snapshot, view: View, room: int, width: int) -> Table:
 
 
 def _fitting(width: int) -> list[Column]:
-    """The columns for which there is room, the least needed left out first."""
+    """The columns that fit, the least important left out first."""
     shown = list(COLUMNS)
     for column in sorted(filter(lambda column: column.spared, COLUMNS), key=lambda c: c.spared):
         if sum(max(output.cell_width(one.title), 8) + 2 for one in shown) + 8 <= width:
@@ -321,7 +321,7 @@ def _fitting(width: int) -> list[Column]:
 
 
 def _foot(snapshot: Snapshot, view: View) -> list[Text]:
-    """Why the selected model is not well, and the keys."""
+    """The selected model's trouble, and the keys."""
     from rich.text import Text
 
     models = sorted_models(snapshot, view)

@@ -1,4 +1,4 @@
-"""States, phases and other short values of the node's data, in the terminal's language.
+"""Codes in the node's data (states, phases) as words in the terminal's language.
 
 The data keep their English codes, which programs read; only what is printed for people is translated.
 """
@@ -23,5 +23,5 @@ _WORDS = {code: tr(text) for code, text in table()}
 
 
 def word(code: str) -> str:
-    """The word for a code; a code without one stands for itself."""
+    """The word for a code; a code without one is shown as it is."""
     return _WORDS.get(code, code)

@@ -1,4 +1,4 @@
-"""Files that a command writes: whole or not at all, and none that is there without being asked to."""
+"""Files that a command writes: atomically, and never over an existing one unasked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from yibu.files import write_whole
 
 
 def require_directory(file: Path) -> None:
-    """Raises UsageError where a file's directory is missing: to be asked before the work for it."""
+    """Raises UsageError where a file's directory is missing: checked before the work begins."""
     parent = file.absolute().parent
     if not parent.is_dir():
         raise UsageError(

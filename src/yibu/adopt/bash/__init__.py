@@ -1,4 +1,4 @@
-"""What bash would run, read without running it.
+"""What bash would run, evaluated without running it.
 
 A real grammar (tree-sitter's) parses the script; its static part is evaluated exactly: variables,
 arrays, arithmetic, functions, loops over known words, conditions that are known. What only running

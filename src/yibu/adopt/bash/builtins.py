@@ -1,4 +1,4 @@
-"""The shell's own commands, and how every other becomes one that is started."""
+"""Builtin commands, and recording every other command as started."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ash"})
 _SILENT_FILES = re.compile(r"(^|/)(activate|conda\.sh|\.bashrc|\.bash_profile|\.profile|profile)$")
-"""Files that set PATH and no more that matters here."""
+"""Files that set PATH and nothing else of importance here."""
 _SILENT_EVALS = re.compile(
     r"^\W*(conda|mamba|micromamba|pyenv|ssh-agent|direnv|rbenv)\b|shell\.bash"
 )
@@ -170,7 +170,7 @@ class Builtins:
     def _emit(
         self, node: Node, words: list[Text], own: dict[str, Text], wrappers: list[str]
     ) -> None:
-        """Note a command that is started. One that matters must not have a gap."""
+        """Record a started command. One that matters must not have a gap."""
         shell = self._shell
         env = shell.state.environment() | own
         line = shell.source.line(node)
@@ -214,7 +214,7 @@ class Builtins:
             )  # fmt: skip
 
     def _written(self, command: Command) -> None:
-        """Remember a file that the script writes, for it may be run further down."""
+        """Remember a file that the script writes: it may be run later."""
         shell = self._shell
         stdin = shell.redirections.stdin
         elsewhere = os.path.basename(command.argv[0]) in _ELSEWHERE  # noqa: PTH119 - a name
@@ -386,7 +386,7 @@ def _count(words: list[Text]) -> int:
 
 
 _ELSEWHERE = frozenset({"ssh", "sshpass", "pdsh", "kubectl", "oc"})
-"""What runs elsewhere what it is given on its standard input."""
+"""Commands that run their standard input on another machine."""
 
 _NAMES = {
     ":": "true", ".": "source", "[": "test", "pushd": "cd", "readarray": "read",
@@ -394,4 +394,4 @@ _NAMES = {
     "echo": "true", "printf": "true", "wait": "true", "sleep": "true", "umask": "true",
     "ulimit": "true", "trap": "true", "shopt": "true", "hash": "true", "alias": "true",
 }  # fmt: skip
-"""Commands that are run as another one here; what only talks or waits does nothing."""
+"""Commands evaluated as another one; those that only print or wait do nothing."""

@@ -45,7 +45,7 @@ _READERS: Mapping[str, str] = {
     "$": "dollar",
     "comment": "dollar",
 }  # fmt: skip
-"""By a node's type, the method of ``Expander`` that reads it."""
+"""The method of ``Expander`` for each type of node."""
 
 
 class Expander:
@@ -54,7 +54,7 @@ class Expander:
     def __init__(
         self, source: Source, state: State, substitute: Callable[[Source, Node], Text]
     ) -> None:
-        """``substitute`` gives the output of a command substitution, as far as it is known."""
+        """``substitute`` returns the output of a command substitution, as far as it is known."""
         self._source = source
         self._state = state
         self._substitute = substitute

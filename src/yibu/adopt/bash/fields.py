@@ -1,4 +1,4 @@
-"""Stretches of a word, and how they become fields."""
+"""Pieces of a word, and splitting them into fields."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Piece:
 
 
 def literal(source: str) -> Iterator[Piece]:
-    """Unquoted text, its backslashes taken away."""
+    """Unquoted text, without its backslashes."""
     for part in re.split(r"(\\(?:.|\n))", source, flags=re.DOTALL):
         if part.startswith("\\") and len(part) == 2:
             if part[1] != "\n":
@@ -89,7 +89,7 @@ def split(pieces: list[Piece], gap: Gap) -> list[Text]:
 
 
 class _Fields:
-    """Gathers fields; the current one is None until something belongs to it."""
+    """Collects fields; the current one is None until something belongs to it."""
 
     def __init__(self, gap: Gap) -> None:
         self.found: list[Text] = []
@@ -101,7 +101,7 @@ class _Fields:
         self._current = (self._current or EMPTY) + text
 
     def add_split(self, value: str) -> None:
-        """What an unquoted expansion gave: its spaces part fields."""
+        """Add the result of an unquoted expansion: spaces split fields."""
         if value[:1].isspace():
             self.end(keep=True)
         for number, word in enumerate(value.split()):

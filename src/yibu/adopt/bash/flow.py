@@ -1,4 +1,4 @@
-"""Lists, branches and loops: which statements bash comes to, and how often."""
+"""Lists, branches and loops: which statements bash reaches, and how often."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from yibu.adopt.bash.interpreter import Interpreter, Status
 
 _MAX_ITERATIONS = 512
-"""Of a loop; a start script has as many servers as a machine has cards."""
+"""Iterations of a loop; a start script has as many servers as a machine has cards."""
 
 
 class Flow:
-    """Follows them for an interpreter."""
+    """Control flow of an interpreter."""
 
     def __init__(self, shell: Interpreter) -> None:
         self._shell = shell
@@ -70,7 +70,7 @@ class Flow:
         )
 
     def iterate(self, body: Node) -> bool:
-        """One iteration of a loop; whether another may follow."""
+        """Run one iteration; whether another may follow."""
         try:
             self._shell.statement(body)
         except Leave as leave:

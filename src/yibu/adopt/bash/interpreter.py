@@ -1,4 +1,4 @@
-"""A script's statements in the order in which bash would come to them."""
+"""A script's statements, in bash's order."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from yibu.adopt.marks import STARTS
 from yibu.messages import tr
 
 Judge = Callable[[Command], Literal["server", "suspect", ""]]
-"""Whether a command starts a server, or may start one in a way that nobody can see."""
+"""Whether a command starts a server, or may start one invisibly."""
 
 _MAX_DEPTH = 16
-"""Of scripts and functions within one another."""
+"""Nesting of scripts and functions."""
 _LAUNCHES = (*STARTS, "docker run", "yibu")
-"""What a part of a script is searched for where nobody can tell whether it is come to."""
+"""Words to search for in parts of a script that may or may not be reached."""
 
 Status = bool | Gap
-"""How a statement ends: success, failure, or what only running it would tell."""
+"""A statement's status: success, failure, or a gap that only running it would fill."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where a script is started."""
+    """The surroundings of a script."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
     """The environment. Nothing else is set."""
@@ -59,7 +59,7 @@ class Setting:
 def read_commands(
     text: str, setting: Setting, judge: Judge, line: int = 0
 ) -> tuple[list[Command], list[str]]:
-    """The commands that bash would start, and what a reader should know, as sentences.
+    """The commands that bash would start, and notes for the reader.
 
     Args:
         line: Where the text stands in another that is read.
@@ -93,9 +93,9 @@ class Interpreter:
         self.commands: list[Command] = []
         self.notes: list[str] = []
         self.exits: list[Gap] = []
-        """Each ``exit`` that was come to."""
+        """Every ``exit`` that was reached."""
         self.poisons: list[Gap] = []
-        """What may have changed anything: ``eval`` of something unknown, a file that is not here."""
+        """Gaps that may have changed anything: ``eval`` of something unknown, a missing file."""
         self.depth = 0
         self.redirections = Redirections()
         self.background = False
@@ -120,7 +120,7 @@ class Interpreter:
 
     @contextmanager
     def leaving(self) -> Iterator[None]:
-        """A shell of its own: ``exit`` ends it and no more."""
+        """A subshell: ``exit`` ends it alone."""
         try:
             yield
         except Leave as leave:
@@ -189,7 +189,7 @@ class Interpreter:
         return status
 
     def not_followed(self, node: Node) -> None:
-        """A construct that is not evaluated: harmless unless something is started in it."""
+        """Refuse a construct that is not evaluated, if a server may be started in it."""
         if self.mentions(node):
             raise UnknownScriptError(
                 self.source.gap(node), tr("is not followed, and starts a server")
@@ -230,7 +230,7 @@ class Interpreter:
 
     @contextmanager
     def redirected(self, nodes: Sequence[Node]) -> Iterator[list[Text]]:
-        """Gives the arguments that stand behind a redirection, where the grammar hides them."""
+        """Yields the arguments after a redirection, where the grammar hides them."""
         before = self.redirections
         self.redirections, words = read_redirections(nodes, self.source, self.expander, before)
         try:
@@ -270,7 +270,7 @@ class Interpreter:
         return name, appended(self.state.variables.get(name), new) if add else new
 
     def added_to_itself(self, name: str, value: Text) -> Text:
-        """``X=/opt/lib:$X``: what was there before comes from outside, and may be nothing."""
+        """The value of ``X=/opt/lib:$X``: the old one comes from outside, and may be empty."""
         if value.gap is not None and value.gap.unset == name:
             return Text(value.value)
         return value
@@ -345,7 +345,7 @@ class Interpreter:
         return condition.gap or bool(condition.verdict)
 
     def branch(self, gap: Gap, branches: Sequence[Sequence[Node]]) -> None:
-        """Go on after one of several parts, nobody knows which; no part may start a server."""
+        """Continue after one of several branches, of which it is unknown which; none may start a server."""
         ends: list[State] = []
         before, commands = self.state, len(self.commands)
         for nodes in branches:

@@ -1,4 +1,4 @@
-"""The shell's patterns: what matches one, and what is left when a match is taken away."""
+"""Shell patterns: matching, and removing matches."""
 
 from __future__ import annotations
 

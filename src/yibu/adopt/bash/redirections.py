@@ -1,4 +1,4 @@
-"""Where a command's output goes, and what it reads from a here-document."""
+"""A command's output file, and its here-document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yibu.adopt.bash.values import Text
 
 @dataclass(frozen=True, slots=True)
 class Redirections:
-    """As a command finds them."""
+    """The redirections of a command."""
 
     output: str | None = None
     """The file that stdout goes to."""

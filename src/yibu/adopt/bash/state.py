@@ -12,7 +12,7 @@ from yibu.adopt.bash.values import Gap, Text, join
 from yibu.adopt.marks import any_start
 
 Value = Text | dict[str, Text]
-"""A variable's: a string, or an array by its indices (a list's are numbers)."""
+"""A variable's value: a string, or an array by its indices (a list's are numbers)."""
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class State:
     """``$0``."""
     functions: dict[str, tuple[Source, Node]] = field(default_factory=dict)
     inherited: frozenset[str] = frozenset()
-    """Variables of the environment that the script was started with."""
+    """Variables of the environment with which the script was started."""
     frames: list[dict[str, tuple[Value | None, bool]]] = field(default_factory=list)
     """What the locals of each function that is running hide: its value, and if it is exported."""
     written: dict[str, str] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class State:
                 self.variables[name] = hidden
 
     def new_shell(self) -> None:
-        """What a shell that is started sees: exported variables, no function."""
+        """Reduce to what a new shell sees: exported variables, no functions."""
         kept = self.exported | self.inherited
         self.variables = {name: v for name, v in self.variables.items() if name in kept}
         self.functions, self.frames = {}, []
@@ -91,12 +91,12 @@ class State:
         self.variables[name] = value
 
     def environment(self) -> dict[str, Text]:
-        """What a command inherits of what the script exported."""
+        """The exported variables."""
         found = {name: self.get(name) for name in self.exported}
         return {name: value for name, value in found.items() if value is not None}
 
     def merge(self, others: list[State], gap: Gap) -> None:
-        """Go on as one of several states, nobody knows which: what differs has a gap."""
+        """Continue as one of several states, of which it is unknown which: differences become gaps."""
         first = others[0]
         names = {name for other in others for name in other.variables}
         for name in names:

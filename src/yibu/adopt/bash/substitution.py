@@ -1,4 +1,4 @@
-"""The output of command substitutions that need no running: ``$(pwd)``, ``$(dirname "$0")``."""
+"""Command substitutions that need no running: ``$(pwd)``, ``$(dirname "$0")``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_SEQUENCE = 10_000
 
 
 def output_of(shell: Interpreter, node: Node) -> Text:
-    """What ``$(…)`` becomes; with a gap where only running it would tell."""
+    """The output of ``$(…)``; a gap where only running it would tell."""
     unknown = Text("", shell.source.gap(node))
     statements = [c for c in named(node) if c.type != "heredoc_body"]
     before, shell.state = shell.state, shell.state.fork()

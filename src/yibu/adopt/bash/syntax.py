@@ -1,4 +1,4 @@
-"""The grammar: a script's text to tree-sitter's tree, and what the tree's nodes say."""
+"""Parsing a script with tree-sitter, and reading the tree's nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LANGUAGE = Language(tree_sitter_bash.language())
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A script's bytes, and where it begins in the script that is read."""
+    """A script's bytes, and its first line in the script that is read."""
 
     data: bytes
     first_line: int = 1
@@ -60,5 +60,5 @@ def _error(node: Node) -> Node:
 
 
 def named(node: Node) -> list[Node]:
-    """The children that mean something; comments do not."""
+    """The named children, without comments."""
     return [child for child in node.named_children if child.type != "comment"]

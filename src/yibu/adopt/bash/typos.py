@@ -1,4 +1,4 @@
-"""Words that nobody means as they stand."""
+"""Words that cannot be meant as they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a script's evaluation works with: texts that may have gaps, commands, files."""
+"""Values of a script's evaluation: texts that may have gaps, commands, files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Gap:
 
     line: int
     construct: str
-    """As it stands in the script: ``$(nvidia-smi -L | wc -l)``."""
+    """Its source text: ``$(nvidia-smi -L | wc -l)``."""
     unset: str = ""
     """The variable, where it is one that nothing sets. Conditions take it as empty, as bash does;
     a command that matters is refused."""
@@ -51,20 +51,20 @@ def join(texts: Iterable[Text], separator: str = "") -> Text:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command as it would be started."""
+    """One command that would be started."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    """What the script exported or set for it."""
+    """Variables that the script exported or set for it."""
     directory: str
-    """Where a ``cd`` of the script's left it; ``""``: where the script was started."""
+    """Its working directory; ``""``: where the script was started."""
     background: bool = False
     output: str | None = None
     """The file its output goes to."""
     wrappers: tuple[str, ...] = ()
-    """``nohup``, ``sudo`` and the like that stood before it."""
+    """Wrappers before it: ``nohup``, ``sudo`` and the like."""
     line: int = 0
-    """Of the script; 0 where there is none."""
+    """Its line in the script; 0 where there is none."""
 
 
 class UnknownScriptError(UsageError):
@@ -138,7 +138,7 @@ def _short(construct: str) -> str:
 
 
 class Files(Protocol):
-    """The machine's files, as far as a script asks for them."""
+    """Reads the machine's files for a script's evaluation."""
 
     def read(self, path: str) -> str | None:
         """The text of a file; None where there is none that can be read."""
@@ -150,7 +150,7 @@ class Files(Protocol):
 
 
 class NoFiles:
-    """Nothing is known of any file."""
+    """No file is known."""
 
     def read(self, path: str) -> str | None:  # noqa: ARG002 - the protocol's
         return None

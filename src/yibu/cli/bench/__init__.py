@@ -1,1 +1,1 @@
-"""``yibu bench``: how fast models answer; language models by load, speech models by recordings."""
+"""``yibu bench``: language models under load, speech models on recordings."""

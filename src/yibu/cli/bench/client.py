@@ -50,19 +50,19 @@ class Target:
 
 @dataclass(slots=True)
 class Timing:
-    """What one request took. Seconds; ``start`` counts from the run's beginning."""
+    """The timing of one request. Seconds; ``start`` counts from the run's beginning."""
 
     start: float
     first: float | None = None
-    """From sending until the first token."""
+    """Seconds from sending to the first token."""
     last: float | None = None
-    """From sending until the last one."""
+    """Seconds from sending to the last token."""
     gaps: list[float] = field(default_factory=list)
-    """Between two events with tokens."""
+    """Seconds between two events with tokens."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     counted: bool = True
-    """The server said how many tokens; else each event counts as one."""
+    """Whether the server counted the tokens; else each event counts as one."""
     error: str | None = None
 
     @property
@@ -88,7 +88,7 @@ class Client:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
 
     async def chat(self, timing: Timing, body: Mapping[str, Any]) -> None:
-        """Send one streamed chat and note what it took; what fails is an error of the timing's."""
+        """Send one streamed chat and record its timing; a failure is recorded in it."""
         try:
             async with asyncio.timeout(_ANSWER):
                 connection = await self._connect()
@@ -189,7 +189,7 @@ def request_body(
 
 
 async def check(client: Client, tokens: int) -> Mapping[str, Any]:
-    """Fields by which the server can be told to go on to the last token; it has answered by then.
+    """Fields by which the server generates up to the last token; checked by a request.
 
     Raises:
         NotRunningError: nobody answers.

@@ -1,4 +1,4 @@
-"""What ``yibu bench`` does with a language model: learns its prompts, puts it under load, reports."""
+"""``yibu bench`` for language models: measures prompts, applies load, reports."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ from yibu.messages import tr
 from yibu.units import parse_time
 
 _REQUESTS = 32
-"""Of a run for which nobody said how long it takes."""
+"""Requests of a run without a duration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What was asked for."""
+    """The command's arguments."""
 
     rate: float | None
     concurrency: int | None
-    """Chats at once; of a sweep the most that are tried."""
+    """Concurrent chats; of a sweep the most that are tried."""
     sweep: bool
     prompt_tokens: int
     output_tokens: int
     requests: int | None
     seconds: float | None
     slo: float | None
-    """Seconds to the first token, of 95 in 100 requests."""
+    """Limit for the time to the first token, in seconds, of 95 in 100 requests."""
     seed: int
 
     @property
     def most(self) -> int:
-        """Chats at once that a sweep goes up to."""
+        """The most concurrent chats of a sweep."""
         return self.concurrency or MOST_AT_ONCE
 
 
 @dataclass(slots=True)
 class Report:
-    """What was measured."""
+    """The measurements."""
 
     target: Target
     wanted: Wanted
     prompts: Prompts
     goes_on: bool
-    """Answers are as long as they were asked to be: the server takes ``ignore_eos``."""
+    """Whether answers have the requested length: the server takes ``ignore_eos``."""
     runs: list[Run] = field(default_factory=list)
     holds: int | None = None
-    """Of a sweep: chats at once within the limit."""
+    """Concurrent chats within the limit, found by a sweep."""
 
     @property
     def kept(self) -> bool:
-        """No request failed, and the limit was kept where one was named."""
+        """Whether no request failed, and the limit was kept where one was given."""
         if self.holds is not None:
             return self.holds > 0
         slo = self.wanted.slo
         return all(not run.errors and (slo is None or within(run, slo)) for run in self.runs)
 
     def sentence(self) -> str | None:
-        """What a sweep found."""
+        """The result of a sweep, as a sentence."""
         if self.holds is None or self.wanted.slo is None:
             return None
         limit = tr("{slo:g} ms to the first token", slo=self.wanted.slo * 1000)
@@ -137,7 +137,7 @@ def find_target(context: Context, model: str, url: str | None, key_file: Path | 
 
 
 def run(target: Target, wanted: Wanted) -> Report:
-    """Measure; what each run found is shown as it comes.
+    """Measure; shows each run as it ends.
 
     Raises:
         YibuError: the server does not answer, or not as it should.
@@ -203,7 +203,7 @@ def show(report: Report) -> None:
 
 
 def notes(report: Report) -> list[str]:
-    """What a reader of the numbers must know."""
+    """Notes for a reader of the numbers."""
     found = []
     if not report.goes_on:
         found.append(

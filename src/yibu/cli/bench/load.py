@@ -1,4 +1,4 @@
-"""Load on a server: so many chats at once, so many a second, or ever more until it is too slow."""
+"""Load on a server: a number of concurrent chats, a rate, or an increasing sweep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from yibu.messages import tr
 PERCENTILES = (50, 90, 95, 99)
 MOST_AT_ONCE = 1024
 _OPEN_MOST = 4096
-"""Requests at once at a rate that the server cannot follow; more are counted as not sent."""
+"""Concurrent requests at a rate that the server cannot follow; further ones are counted as not sent."""
 _A_CHAT = 4
 """Requests of each chat in a step of a sweep."""
 _FEWEST = 16
@@ -29,7 +29,7 @@ OnRun = Callable[["Run"], None]
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """How long a run takes: so many requests, or so many seconds."""
+    """The length of a run: a number of requests, or of seconds."""
 
     requests: int | None = None
     seconds: float | None = None
@@ -42,12 +42,12 @@ class Amount:
 
 @dataclass(slots=True)
 class Run:
-    """One load, and what each request of it took."""
+    """One load, and the timing of each request."""
 
     kind: str
     """``concurrency`` or ``rate``."""
     load: float
-    """Chats at once, or requests a second."""
+    """Concurrent chats, or requests a second."""
     timings: list[Timing] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -60,7 +60,7 @@ class Run:
         return Counter(timing.error for timing in self.timings if timing.error is not None)
 
     def values(self, name: str) -> list[float]:
-        """All of ``first``, ``per_token``, ``gaps`` or ``last``."""
+        """All values of ``first``, ``per_token``, ``gaps`` or ``last``."""
         if name == "gaps":
             return [gap for timing in self.good for gap in timing.gaps]
         found = (getattr(timing, name) for timing in self.good)
@@ -93,7 +93,7 @@ class Run:
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """Between the two nearest, as numpy has it; None of no values."""
+    """A percentile, interpolated as numpy does; None of no values."""
     if not values:
         return None
     ordered = sorted(values)
@@ -124,17 +124,17 @@ class Load:
         self._numbers = itertools.count()
         self._random = random.Random(prompts.seed)  # noqa: S311  (arrivals, not secrets)
         self.typical = 0.0
-        """Seconds of one answer, of the last run."""
+        """Seconds of a typical answer in the last run."""
 
     async def warm_up(self) -> Timing:
-        """One chat that is not counted: kernels are compiled, pages are read."""
+        """Send one chat that is not counted: kernels are compiled, pages are read."""
         timing = Timing(0.0)
         await self._send(timing)
         self.typical = timing.last or 0.0
         return timing
 
     async def closed(self, concurrency: int, amount: Amount) -> Run:
-        """So many chats at once: each sends its next request when it has its answer.
+        """A number of concurrent chats: each sends its next request after its answer.
 
         They begin spread over one answer's time, since chats that all begin at once would wait for each
         other's prompts as users never do.
@@ -153,7 +153,7 @@ class Load:
         return self._ended(run, began)
 
     async def open(self, rate: float, amount: Amount) -> Run:
-        """So many requests a second, by a Poisson process, whether the server follows or not."""
+        """A rate of requests, by a Poisson process, whether the server keeps up or not."""
         run = Run("rate", rate)
         began = perf_counter()
         running: set[asyncio.Task[None]] = set()
@@ -215,13 +215,13 @@ class Load:
 
 
 def within(run: Run, slo: float) -> bool:
-    """Whether a run kept to the limit, and no request failed."""
+    """Whether a run kept within the limit, without failed requests."""
     found = run.ttft(95)
     return found is not None and found <= slo and not run.errors
 
 
 def _poisson(chosen: random.Random, rate: float, amount: Amount) -> Iterator[float]:
-    """Times of arrivals in seconds from the beginning."""
+    """Arrival times in seconds from the beginning."""
     due = 0.0
     for sent in itertools.count():
         if amount.over(sent, due):

@@ -1,4 +1,4 @@
-"""Charts of a measurement as SVG, and a report as HTML with them in it: one file, no script, no network."""
+"""Charts of a measurement as SVG, and an HTML report with them: one file, no script, no network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Chart:
 
 
 def charts(runs: Sequence[Run], slo: float | None) -> list[Chart]:
-    """What is worth seeing: of several loads how they compare, of one how its requests differ."""
+    """The charts: of several loads a comparison, of one load its requests."""
     limit = (tr("limit"), slo * 1000) if slo is not None else None
     if len(runs) > 1:
         name = tr("chats at once") if runs[0].kind == "concurrency" else tr("requests a second")

@@ -21,7 +21,7 @@ _WORDS = """
     paper order plan interest
 """
 _SAMPLE = 400
-"""Words that are counted to learn how many tokens a word has."""
+"""Words that are counted to learn the tokens a word has."""
 _SEVERAL = (64, 192)
 """Words of two prompts, whose difference tells it where the server has no tokenizer to ask."""
 
@@ -36,7 +36,7 @@ class Prompts:
     """Tokens that the chat template adds."""
     seed: int
     how: str
-    """How the length was found: ``tokenize`` or ``usage``."""
+    """How the length was measured: ``tokenize`` or ``usage``."""
 
     def text(self, number: int) -> str:
         """The prompt of the ``number``-th request."""
@@ -45,7 +45,7 @@ class Prompts:
 
 
 async def measure(client: Client, tokens: int, seed: int) -> Prompts:
-    """Learn from the server how long its prompts are.
+    """Measure the tokens of prompts at the server.
 
     Raises:
         YibuError: it tells neither by /tokenize nor by its usage.

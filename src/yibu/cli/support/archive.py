@@ -1,4 +1,4 @@
-"""The archive itself: a tar.gz of mode 0600 that lists what it holds."""
+"""The archive: a tar.gz of mode 0600 with a list of its contents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into the archive of ``yibu support``, member by member; what cannot be had is said."""
+"""The members of ``yibu support``'s archive, and what could not be collected."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Member:
 
 @dataclass(slots=True)
 class Contents:
-    """What was found, and what was not."""
+    """Collected members, and missing ones."""
 
     members: list[Member] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
-    """Names of members that could not be had, with the reason."""
+    """Missing members with the reason."""
 
     def text(self, name: str, about: str, make: Callable[[], str]) -> None:
         try:
@@ -69,7 +69,7 @@ class Contents:
 
 
 def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
-    """Everything; ``lines`` of each log (0: no logs)."""
+    """Collect everything; ``lines`` of each log (0: no logs)."""
     from yibu.cli.doctor import examine
 
     found = Contents()
@@ -188,7 +188,7 @@ def _yaml(path: Path) -> str:
 
 
 def _plan(context: Context, path: Path | None, model: str) -> str:
-    """By a process of its own: one model that cannot be planned keeps no other from it."""
+    """A model's plan, made by a process of its own, so that a failure does not affect other models."""
     words = ["plan", "--json", "--offline", *(["-f", str(path)] if path else []), model]
     done = subprocess.run(
         [sys.executable, "-P", "-c", "from yibu.cli.main import main; main()", *words],

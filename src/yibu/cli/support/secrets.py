@@ -1,4 +1,4 @@
-"""What must not stand in an archive: found wherever this home keeps it, then masked by name and by value."""
+"""Secrets: found wherever this home keeps them, then masked by name and by value."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def register_known(context: Context, config: Config | None, state: Any) -> None:
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """Plain data without what its names call secret: keys, variables of processes, flags."""
+    """Plain data with secrets masked by their names: keys, variables, flags."""
     if isinstance(value, Mapping):
         if name == "env":
             return dict.fromkeys(value, MASK)

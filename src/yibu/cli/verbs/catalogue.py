@@ -1,4 +1,4 @@
-"""``yibu search`` and ``yibu show``: what there is to serve, and what one model is."""
+"""``yibu search`` and ``yibu show``: the catalogue, and one model."""
 
 from __future__ import annotations
 

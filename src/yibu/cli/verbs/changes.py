@@ -93,7 +93,7 @@ def rollback(yes: YesOption = False) -> int:
 
 
 def _agreed(found: Difference, *, yes: bool) -> bool:
-    """Show what is to be done, and ask."""
+    """Show the changes and ask for consent."""
     if not found:
         output.say("Nothing is to be changed.")
         return False
@@ -107,7 +107,7 @@ def _agreed(found: Difference, *, yes: bool) -> bool:
 
 
 def _chosen(here: Context, file: Any) -> Chosen:
-    """The file's models, as `yibu up` understands them."""
+    """The file's models, as `yibu up` reads them."""
     from yibu.hub.settings import is_offline
     from yibu.management.check import check_options
     from yibu.management.entries import Typed, choose

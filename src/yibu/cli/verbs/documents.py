@@ -14,7 +14,7 @@ from yibu.errors import UsageError
 from yibu.messages import ENGLISH, active
 
 _SECTIONS = 20
-"""As many as a terminal shows at once."""
+"""Sections shown at once."""
 _WIDTH = 96
 
 
@@ -64,7 +64,7 @@ def _short(line: str) -> str:
 
 
 def _show(page: manual.Page) -> None:
-    """Drawn for a person, in a pager where a keyboard can leave it; as it is for a program."""
+    """Print a page; on a terminal drawn and in a pager, else as it is."""
     if not sys.stdout.isatty():
         output.data(page.text.rstrip())
         return

@@ -1,4 +1,4 @@
-"""``yibu engine`` and ``yibu doctor``: what engines run on, and in what state the machine is."""
+"""``yibu engine`` and ``yibu doctor``: engines' environments, and the machine's state."""
 
 from __future__ import annotations
 

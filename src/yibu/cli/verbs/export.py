@@ -206,7 +206,7 @@ def _deployment(
 
 
 def _number(gpus: str | None) -> int | None:
-    """-1: to be found; None: all."""
+    """The number of GPUs: -1 to detect it; None: all."""
     if gpus is None or gpus == "all":
         return -1 if gpus is None else None
     if not gpus.isdecimal() or int(gpus) > 1024:

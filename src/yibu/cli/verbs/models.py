@@ -94,7 +94,7 @@ _COMPARED = {
 
 
 def _verified(unverified: Mapping[str, str]) -> str:
-    """A cell: whether every file had a hash to compare it with, or the least that was compared."""
+    """Whether every file had a hash to compare it with, or else the weakest comparison."""
     least = next(
         (proof for proof in ("none", "size", "format") if proof in unverified.values()), None
     )

@@ -77,7 +77,7 @@ def plan(
 
 
 def _reservations(context: Context) -> list[Reservation]:
-    """What this home's node planned for the engines that it runs; nothing where no node runs."""
+    """Reservations of this home's running node; none without a node."""
     from yibu.config.wire import read
     from yibu.errors import NotRunningError
     from yibu.planner.ledger import Reservation

@@ -1,4 +1,4 @@
-"""``yibu up``, ``down``, ``ps``, ``logs``, ``restart``, ``test``, ``demo``, ``node``: what runs here."""
+"""``yibu up``, ``down``, ``ps``, ``logs``, ``restart``, ``test``, ``demo``, ``node``."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def scale(
 
 
 def _have_done(operation: str, names: list[str], *, as_json: bool, **fields: Any) -> None:
-    """Have the node do it, and say in what state the models are then."""
+    """Run an operation of the node, then print the models' states."""
     from yibu.cli.session import watch
 
     here = Context.here()

@@ -92,7 +92,7 @@ def _live(
     device: str | None,
     rate: int,
 ) -> None:
-    """Raises UsageError for what does not go with --live."""
+    """Transcribe live audio. Raises UsageError for options that do not go with --live."""
     from yibu.cli.connect import access, speech_model
     from yibu.cli.live import transcribe_live
 
@@ -184,7 +184,7 @@ def _target(file: Path, directory: Path, output_format: str) -> Path:
 
 
 def _check_targets(files: Sequence[Path], directory: Path, output_format: str) -> None:
-    """Refuse before anything is computed that one answer overwrites another."""
+    """Refuse early that one answer overwrites another."""
     taken: dict[Path, Path] = {}
     for file in files:
         target = _target(file, directory, output_format)
@@ -201,7 +201,7 @@ def _check_targets(files: Sequence[Path], directory: Path, output_format: str) -
 
 @contextmanager
 def _counting(total: int) -> Iterator[Callable[[], None]]:
-    """What counts a file that is done: a progress bar, where a person watches and there are several."""
+    """A function to call for each finished file: a progress bar, on a terminal and for several files."""
     if total < 2 or not sys.stderr.isatty():
         yield lambda: None
         return

@@ -32,7 +32,7 @@ _PROPERTIES = (
     "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "Result", "StatusText",
 )  # fmt: skip
 _RUNS = Path("/run/systemd/system")
-"""There while systemd is the machine's manager: sd_booted(3)."""
+"""Exists while systemd is the machine's manager: sd_booted(3)."""
 
 
 def register(app: typer.Typer) -> None:
@@ -144,7 +144,7 @@ def install(
 
 
 def _service(unit: Unit, path: Path, run_as: str | None) -> Service:
-    """What the unit says. Raises ConfigError where the file could not be served."""
+    """The unit's content. Raises ConfigError where the file could not be served."""
     from yibu.export import systemd
     from yibu.management.check import check_config
 
@@ -184,7 +184,7 @@ def _without_systemd(service: Service, here: Context) -> int:
 
 
 def _refuse_other_node(unit: Unit) -> None:
-    """A node that runs already would make the service fail; the service's own is restarted."""
+    """Refuse if another node runs, with which the service would fail; the service's own is restarted."""
     if not unit.file.exists() and unit.context.client.running():
         raise AlreadyRunningError(
             "A node runs here already, and the service would start another.",

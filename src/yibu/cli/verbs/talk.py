@@ -1,4 +1,4 @@
-"""``yibu run`` and ``yibu chat``: have a model up, and talk to it from the terminal."""
+"""``yibu run`` and ``yibu chat``: chatting with a model in the terminal."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def chat(
 
 
 def _have_up(text: str) -> tuple[Api, str]:
-    """The gateway, and the name to ask for; the model is pulled and started where need be."""
+    """The gateway, and the model's name; the model is pulled and started if needed."""
     from yibu.cli.connect import access
 
     context = Context.here()

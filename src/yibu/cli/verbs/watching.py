@@ -1,4 +1,4 @@
-"""``yibu top``, ``support``: to see what goes on, and to show it to others."""
+"""``yibu top`` and ``yibu support``."""
 
 from __future__ import annotations
 
