@@ -1,4 +1,4 @@
-"""Logging, configured only by entry points, with secrets taken out of whatever is written."""
+"""Logging, configured only by entry points, with secrets redacted from everything."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class RedactingFormatter(Redacting):
         return self._when(record.created)
 
     def line(self, name: str, text: str) -> str:
-        """What ``format`` makes of a record at INFO of the logger ``name``."""
+        """The formatted line of a record at INFO of the logger ``name``."""
         return redact(f"{self._when(time.time())} INFO {name} {text}")
 
     def _when(self, created: float) -> str:
@@ -198,7 +198,7 @@ def configure_quiet() -> None:
 def _write_defect(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """What Python does with an exception that nobody caught, redacted."""
+    """Print an uncaught exception as Python does, redacted."""
     import traceback  # only where something has failed: it takes a while to import
 
     sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))

@@ -1,4 +1,4 @@
-"""Where yibu keeps things: one place that knows directories, built once at the edge."""
+"""yibu's directories, defined in one place and built once at the edge."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Paths:
 
     @property
     def history(self) -> Path:
-        """What was served before."""
+        """The file with what was served before."""
         return self.state / "history.json"
 
     @property
@@ -106,7 +106,7 @@ class Paths:
 
 
 def describe(error: OSError) -> str:
-    """An error of the file system as one sentence that names the file."""
+    """An error of the file system as a sentence that names the file."""
     reason = error.strerror or str(error)
     if error.filename is None:
         return tr("{reason}.", reason=reason)
@@ -120,7 +120,7 @@ def describe(error: OSError) -> str:
 
 
 def remedy(error: OSError) -> str:
-    """What to do about an error of the file system; empty where its sentence says it all."""
+    """A hint for an error of the file system; empty where its sentence says it all."""
     if error.filename is None:
         return ""
     file = Path(os.fsdecode(error.filename))

@@ -1,4 +1,4 @@
-"""Errors as they cross a socket to another process, and exceptions again."""
+"""Errors as plain data for a socket, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from yibu.errors import EngineStartError, RequestError, YibuError
 
 
 def plain_error(error: YibuError) -> dict[str, Any]:
-    """An error as it crosses a socket; :func:`rebuild_error` makes it an exception again.
+    """An error as plain data; :func:`rebuild_error` makes it an exception again.
 
     A class that only one package knows goes as its nearest parent in ``yibu.errors``.
     """

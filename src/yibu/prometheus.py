@@ -31,7 +31,7 @@ class Histogram:
 
 
 def escape(value: str) -> str:
-    """A label's value as it stands between its quotes."""
+    """A label's value, escaped."""
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
@@ -44,7 +44,7 @@ def sample(name: str, names: Sequence[str], values: Labels, number: float) -> st
 
 
 def head(name: str, text: str, kind: str) -> list[str]:
-    """What stands above a family's samples; ``kind`` is counter, gauge or histogram."""
+    """The HELP and TYPE lines of a family; ``kind`` is counter, gauge or histogram."""
     return [f"# HELP yibu_{name} {text}.", f"# TYPE yibu_{name} {kind}"]
 
 

@@ -23,14 +23,14 @@ _PORTS = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080}
 _ENTRY = re.compile(r"(?:\[([^\]]+)\]|([^:]+|[^:]*:[^:]*:.*?))(?::(\d{1,5}))?")
 """``host``, ``host:port``, ``::1``, ``[::1]:port``."""
 _TRY = 5.0
-"""Seconds for finding out whether a proxy is there at all."""
+"""Seconds to find out whether a proxy is there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
     url: str = field(repr=False)
     variable: str
-    """Where the user has set it."""
+    """The variable that set it."""
 
     @property
     def address(self) -> str:
@@ -39,7 +39,7 @@ class Proxy:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
     def fault(self) -> str:
-        """In words, why the proxy cannot be used just now; empty where something listens there."""
+        """Why the proxy cannot be used now, in words; empty where something listens."""
         parts = urllib.parse.urlsplit(self.url)
         place = (parts.hostname or "", parts.port or _PORTS[parts.scheme])
         try:
@@ -82,7 +82,7 @@ class Proxies:
         return cls(found, tuple(bypass.replace(",", " ").lower().split()))
 
     def of(self, url: str) -> Proxy | None:
-        """The proxy for a URL; None where it is asked directly."""
+        """The proxy for a URL; None where none is used."""
         parts = urllib.parse.urlsplit(url)
         port = parts.port or _PORTS.get(parts.scheme)
         if any(_covers(entry, parts.hostname or "", port) for entry in self.bypass):
@@ -114,7 +114,7 @@ def certificates(env: Mapping[str, str]) -> str | None:
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:
-    """Whether an entry of NO_PROXY means this host."""
+    """Whether an entry of NO_PROXY covers this host."""
     host = host.lower().rstrip(".")
     match = _ENTRY.fullmatch(entry)
     if entry == "*" or match is None:

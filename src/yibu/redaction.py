@@ -1,4 +1,4 @@
-"""Secrets taken out of text before anybody sees it: error messages, logs, answers.
+"""Redacting secrets from text before anybody sees it: error messages, logs, answers.
 
 Two rules. Whatever looks like a credential is replaced by its form (a URL's user and password, a
 signed link's signature, an Authorization header, ``token=…``); and what is known to be one (the hubs'
@@ -95,7 +95,7 @@ _KNOWN = _Known()
 
 
 def register(*secrets: str | None) -> None:
-    """Have these never shown again by this process, nor as a URL would spell them."""
+    """Redact these from now on in this process, URL-encoded too."""
     spelled: set[str] = set()
     for secret in secrets:
         if secret and len(plain := secret.strip()) >= _SHORTEST:
@@ -105,7 +105,7 @@ def register(*secrets: str | None) -> None:
 
 
 def register_urls(*urls: str | None) -> None:
-    """The same for the user and password in URLs of proxies and package indexes."""
+    """Redact user and password in URLs of proxies and package indexes."""
     for url in urls:
         # Greedy: a password may hold an @ or a slash that should have been escaped.
         if url and (found := re.match(r"[^\s:]*://(.*)@", url)):
@@ -114,12 +114,12 @@ def register_urls(*urls: str | None) -> None:
 
 
 def is_secret_name(variable: str) -> bool:
-    """Whether a variable's own name calls it secret: ``HF_TOKEN``, ``X_API_KEY`` …"""
+    """Whether a variable's name marks a secret: ``HF_TOKEN``, ``X_API_KEY`` …"""
     return _SECRET_NAME.search(variable) is not None
 
 
 def register_environment(env: Mapping[str, str]) -> None:
-    """The same for what an environment's own names call secret."""
+    """Redact the values of variables whose names mark secrets."""
     for name, value in env.items():
         if is_secret_name(name):
             parts = value.split(",")
@@ -129,7 +129,7 @@ def register_environment(env: Mapping[str, str]) -> None:
 
 
 def redact(text: str) -> str:
-    """The text with ``***`` in the place of every credential."""
+    """The text with ``***`` in place of every credential."""
     if _KNOWN.pattern is not None:
         for secret in _KNOWN.secrets:
             if secret in text:

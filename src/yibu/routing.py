@@ -1,4 +1,4 @@
-"""The one small protocol through which the gateway sees the node.
+"""The protocol through which the gateway sees the node.
 
 It stands below node and gateway, so that neither imports the other. With it the gateway is tested
 without processes, and can run inside the node's process or as worker processes of its own.
@@ -44,7 +44,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """What listings tell of a model's files; empty for a command without files."""
+    """Properties of a model's files for listings; empty for a command without files."""
 
     format: str = ""
     architecture: str = ""
@@ -56,7 +56,7 @@ class ModelDetails:
     trained_context: int | None = None
     """Tokens the model was trained for; ``Route.max_context`` is what is served."""
     takes_tools: bool = False
-    """Its chat template puts tools into the prompt."""
+    """Whether its chat template puts tools into the prompt."""
 
 
 NO_DETAILS = ModelDetails()
@@ -64,13 +64,13 @@ NO_DETAILS = ModelDetails()
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What the gateway must know of a model before it asks for a replica."""
+    """What the gateway needs to know of a model before it asks for a replica."""
 
     model: str
     engine: str
     capabilities: frozenset[Capability]
     conforming: bool
-    """Answers need no completing (``LaunchPlan.conforming``)."""
+    """Whether answers need no completing (``LaunchPlan.conforming``)."""
     created: int
     """Unix seconds, for ``/v1/models``."""
     state: State = "pending"
@@ -81,34 +81,34 @@ class Route:
     upload_patience: float = 0.0
     """Seconds of silence that a request with a file is allowed; 0: as any other."""
     limits: Limits = NO_LIMITS
-    """Of all callers together."""
+    """Limits for all callers together."""
     details: ModelDetails = NO_DETAILS
     failure: Failure | None = None
-    """Why there are no replicas, where that is so."""
+    """Why there are no replicas, if there are none."""
     replicas: int = 1
-    """How many it may have."""
+    """The most replicas it may have."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Further names that clients may ask for → what they mean: ``model`` for an alias, itself for
     something of its own that the same replicas serve (a LoRA adapter)."""
 
     def meant(self, name: str) -> str:
-        """What a client's name for it stands for."""
+        """The meaning of a client's name for it."""
         return self.names.get(name, self.model)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """One replica at this moment, for metrics."""
+    """One replica's numbers for metrics."""
 
     model: str
     replica: str
     state: State
     restarts: int
-    """How often it was started again after it had failed."""
+    """Restarts after failures."""
     in_flight: int
     """Requests it is working on."""
     failures: Mapping[str, int]
-    """How often it failed, by cause, since the node was started."""
+    """Failures by cause since the node was started."""
     failure: Failure | None
     endpoint: Endpoint | None
     """Where it answers; None unless it is ready."""
@@ -122,7 +122,7 @@ class Lease(Protocol):
 
     @property
     def waits(self) -> bool:
-        """It is not granted yet."""
+        """Whether it is not granted yet."""
         ...
 
     async def granted(self) -> None:
@@ -139,12 +139,12 @@ class Lease(Protocol):
         ...
 
     def progress(self) -> None:
-        """A piece of a streamed answer came: this engine does not hang, however long it takes."""
+        """Note that a piece of a streamed answer came: the engine does not hang, however long it takes."""
         ...
 
     def release(self, *, failed: bool = False) -> None:
-        """The request ended; ``failed`` when the replica broke the connection, so that the node
-        looks at it at once."""
+        """End the request; ``failed`` when the replica broke the connection, so that the node checks it
+        at once."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Numbers of bytes and of seconds as people write and read them: one system of units, everywhere."""
+"""Bytes and seconds as people write and read them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 Kind = Literal["chat", "completions", "embeddings", "responses", "messages", "tokenize",
                "detokenize", "transcription", "other"]  # fmt: skip
-"""What an operation answers."""
+"""The kinds of operations."""
 
 Fields = dict[str, Any]
 
@@ -48,40 +48,40 @@ class RequestFault:
 
 
 class Answers:
-    """The rules for an engine without any of its own."""
+    """The rules of an engine that needs none."""
 
     usage_per_choice = False
-    """A stream has a usage for each choice, which counts the prompt again; else one for all."""
+    """Whether a stream has a usage for each choice, which counts the prompt again; else one for all."""
 
     def whole_from_stream(self, kind: Kind, body: Fields) -> bool:
-        """Whether a whole answer would lack something that the same answer streamed has."""
+        """Whether a whole answer lacks something that the same answer streamed has."""
         return False
 
     def request_fault(
         self, kind: Kind, status: int, error: Mapping[str, Any]
     ) -> RequestFault | None:
-        """What the request did wrong; None where the engine's own status and code stand."""
+        """The request's fault in an engine's error; None where the engine's own status and code are right."""
         return None
 
     def lacks_path(self, status: int, error: Mapping[str, Any]) -> bool:
-        """Whether an error says that the engine has no such path; by default in Starlette's words."""
+        """Whether an error says that the engine lacks the path; by default in Starlette's words."""
         return status in {404, 405} and error.get("message") in {"Not Found", "Method Not Allowed"}
 
     def complete(
         self, kind: Kind, answer: Fields, body: Fields, *, max_context: int | None
     ) -> None:
-        """Correct a whole answer in place: of Responses also the one that ends a stream."""
+        """Correct a whole answer in place; of Responses also the one that ends a stream."""
 
     def logprobs(self, logprobs: Fields, offset: int) -> Fields:
-        """Log probabilities of a text completion; ``offset`` characters stand before the text."""
+        """Log probabilities of a text completion; ``offset`` characters precede the text."""
         return logprobs
 
 
 class LengthAnswers(Answers):
-    """Those of a server whose errors about a prompt's length have status 400, as any other refusal."""
+    """The rules of a server that answers a too long prompt with status 400, like other refusals."""
 
     def __init__(self, messages: str, params: frozenset[str] = frozenset()) -> None:
-        """``messages``: a pattern of their words; ``params``: what they name as the parameter."""
+        """``messages``: a pattern of such errors; ``params``: the parameter names they use."""
         self._messages = re.compile(messages)
         self._params = params
 

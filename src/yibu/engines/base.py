@@ -40,7 +40,7 @@ Capability = Literal[
     "tokenizer_info",
     "vision",
 ]
-"""What a model can be asked for; ``vision`` means that its chats may hold images."""
+"""Capabilities of a model; ``vision`` means that its chats may hold images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a running engine answers."""
+    """The address of a running engine."""
 
     replica: str
     host: str
@@ -61,7 +61,7 @@ class Endpoint:
     key: str | None = field(default=None, repr=False)
     """The inner key, sent as ``Authorization: Bearer``; None for engines that know no keys."""
     served_name: str | None = None
-    """The name the engine knows the model by; None: the public one."""
+    """The engine's name for the model; None: the public one."""
     alive: Callable[[], bool] = field(default=lambda: True, repr=False, compare=False)
     """Whether the engine's process still runs: asked after each new connection, because the port of
     an engine that was killed may be another program's before the node hears of it."""
@@ -69,7 +69,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a host fills into a plan when it places it."""
+    """The values that a host fills into a plan."""
 
     host: str
     port: int
@@ -78,7 +78,7 @@ class Binding:
     model: Path | None
     key: str = field(repr=False)
     cache: Path | None = None
-    """Where this environment's engine may keep what it compiles."""
+    """Where this environment's engine may keep compiled code."""
     extra: Mapping[str, str] = field(default_factory=dict)
     """Further paths by name, ``vad`` for instance."""
 
@@ -122,26 +122,24 @@ class LaunchPlan:
     """False where the main process alone gets the SIGTERM, because it ends its own children in
     order: signalled beside it, they would cut what it lets finish."""
     conforming: bool = False
-    """True where answers already are as OpenAI's specification has them, so that the gateway
-    forwards them untouched."""
+    """Whether answers conform to OpenAI's specification, so that the gateway forwards them unchanged."""
     abilities: Abilities = UNKNOWN
     """What requests may ask of this model."""
     upload_patience: float = 0.0
-    """Seconds that the engine may be silent in a request with a file; 0: as in any other."""
+    """Seconds the engine may be silent in a request with a file; 0: as in any other."""
     extra_sources: Mapping[str, str] = field(default_factory=dict)
     """Further models to have on disk first, by the name of their placeholder."""
     slots: int | None = None
-    """Requests that it works on at once; None: it queues by itself, or cannot tell."""
+    """Concurrent requests it works on; None: it queues by itself, or cannot tell."""
     starts_alone: bool = False
-    """It measures the free memory of its GPUs while it starts, and fails when another engine
-    changes that meanwhile."""
+    """Whether it measures free GPU memory while it starts, and fails when another engine changes that."""
     needs_temporary: bool = False
     """It cannot start without room for temporary files. (Every engine but a user's command has
     a directory for them of its own, in TMPDIR, where one can be made.)"""
     keeps_compiled: bool = False
-    """It compiles code at its start, and finds it again in ``{cache}``."""
+    """Whether it compiles code at its start and keeps it in ``{cache}``."""
     sleep: SleepPlan | None = None
-    """How it gives its GPUs' memory up without ending; None: it cannot."""
+    """How it gives up GPU memory without ending; None: it cannot."""
     notes: tuple[str, ...] = ()
     """Choices worth telling the user, with their reasons."""
 
@@ -163,15 +161,15 @@ class Engine(Protocol):
 
     name: EngineName
     formats: frozenset[str] = frozenset()
-    """Of files that it serves."""
+    """Formats of files that it serves."""
     serves: str = ""
-    """What they are called."""
+    """The name of these files in messages."""
     answers: Answers = Answers()
     """How its answers and errors differ from the API's."""
     requests: RequestTable
-    """What it does with each field of a request."""
+    """How it treats each field of a request."""
     suffixes: frozenset[str] = frozenset()
-    """Endings of files that it alone serves, ``.gguf`` for instance."""
+    """Suffixes of files that only this engine serves, such as ``.gguf``."""
     server: ServerCommand | None = None
     """How people start its server, and its flags; None where its flags are a command's own."""
     flags_by_version: bool = False
@@ -180,16 +178,16 @@ class Engine(Protocol):
     source_options: frozenset[str] = frozenset()
     """Options that name the source of a further model."""
     for_gpus: bool = False
-    """Made for GPUs: a container with it gets them, though the entry names none."""
+    """Whether it is made for GPUs: a container with it gets them even if the entry names none."""
 
     @property
     def causes(self) -> Sequence[Cause]:
-        """How it says that it failed; tried before those that every program can meet."""
+        """Causes of its failures; tried before those common to all programs."""
         return causes_of(self.name)
 
     @property
     def phases(self) -> Sequence[PhaseMark]:
-        """In the order in which they come; what is before the first is imports."""
+        """The phases of its start, in order; everything before the first is imports."""
         return phases_of(self.name)
 
     def supports(
@@ -230,7 +228,7 @@ class Engine(Protocol):
         return facts
 
     def check(self, model: ModelConfig) -> None:
-        """Judge the entry's options and flags without the model's files.
+        """Check the entry's options and flags without the model's files.
 
         Raises:
             YibuError: :meth:`plan` would refuse them, whatever is in the files.
@@ -238,7 +236,7 @@ class Engine(Protocol):
         ...
 
     def request(self, model: ModelConfig, facts: ModelFacts | None) -> Request:
-        """What the entry's options and flags ask of the planner.
+        """The entry's options and flags as a request to the planner.
 
         Raises:
             ConfigError: a value is not of the type it must have.
@@ -252,7 +250,7 @@ class Engine(Protocol):
         *,
         gpu: bool,
     ) -> str | None:
-        """The environment that it runs in, with GPUs or without; None where it needs none.
+        """Its environment, with GPUs or without; None where it needs none.
 
         Raises:
             UnsupportedError: it does not serve the model like that.
@@ -281,7 +279,7 @@ Ask = Callable[[Path, Sequence[str], Mapping[str, str]], str]
 
 @runtime_checkable
 class RunsPrograms(Protocol):
-    """An engine that can be another program than the one of its environment."""
+    """An engine whose program can be replaced by the user's."""
 
     def with_program(self, model: ModelConfig, ask: Ask, built: Mapping[str, Path]) -> Engine:
         """The engine with the program that the entry names, or the best of those built here, which are

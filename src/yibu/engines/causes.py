@@ -1,4 +1,4 @@
-"""Why an engine failed, in words: known causes held against its log.
+"""Why an engine failed, in words: known causes matched against its log.
 
 An engine's own are tried first because they know more, then those that every program can meet.
 """
@@ -25,14 +25,14 @@ _MAX_LINES = 12
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A failure as it is shown to a person."""
+    """A failure and its explanation."""
 
     cause: str
     """The cause's key, or ``"unknown"``."""
     message: str
     hint: str
     lines: tuple[str, ...]
-    """The log lines that say so, or the last ones; secrets are taken out."""
+    """The matching log lines, or the last ones; without secrets."""
 
 
 GENERIC_CAUSES = causes_of("")
@@ -54,7 +54,7 @@ def explain(
     exit_code: int | None = None,
     oom_killed: bool = False,
 ) -> Explanation:
-    """The likeliest cause of a failure, from the end of the engine's log and its exit code.
+    """The most likely cause of a failure, from the end of the engine's log and its exit code.
 
     ``exit_code`` is negative for a signal, as ``subprocess`` has it (128 + n, as a shell has it,
     is understood). ``oom_killed``: the kernel's or cgroup's counter says so.
@@ -88,7 +88,7 @@ def explain(
 
 
 def _search(cause: Cause, lines: Sequence[str]) -> Explanation | None:
-    """The last line that a cause's pattern finds, with its neighbours.
+    """The last match of a cause's pattern, with the lines around it.
 
     Line by line, so that a pattern never reaches over two; the last, because engines retry.
     """

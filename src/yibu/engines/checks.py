@@ -1,4 +1,4 @@
-"""The flags that a user gave for an engine, checked before anything is started.
+"""Checks of a user's flags for an engine, before anything is started.
 
 An engine itself looks at them after ten seconds of imports, one by one, and buries what it says under
 its usage. Names, numbers of values and values that come from a list are checked here against what its
@@ -131,5 +131,5 @@ def _check_values(model: ModelConfig, flag: Flag, server: ServerCommand) -> None
 
 
 def _plainly(value: str) -> str:
-    """Some lists are compared without regard to case and hyphens: which, the engine alone knows."""
+    """A value without case and hyphens: only the engine knows for which lists they matter."""
     return value.lower().replace("-", "_")

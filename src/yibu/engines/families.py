@@ -1,4 +1,4 @@
-"""Families of models that think and call tools each in their own manner.
+"""Families of models with their own formats of reasoning and tool calls.
 
 A family is found by the model's own name first (a distill has its student's architecture but its
 teacher's manner of thinking), then by its architecture. Which parsers it needs stands in each
@@ -19,8 +19,7 @@ from yibu.messages import tr
 
 @dataclass(frozen=True, slots=True)
 class Parsers:
-    """An engine's parsers for one family; None: the family has no such manner, or the engine no
-    parser."""
+    """An engine's parsers for one family; None: the family has no such format, or the engine no parser."""
 
     reasoning: str | None = None
     tools: str | None = None
@@ -34,9 +33,9 @@ class Family:
 
     title: str
     name: re.Pattern[str]
-    """Held against the source."""
+    """Matched against the source."""
     architectures: frozenset[str]
-    """Those that no other family has: found by them alone, whatever the name."""
+    """Architectures of this family alone: they decide, whatever the name."""
     students: frozenset[str]
     """Further ones with which its name counts where only clients call the model so. A served name is
     free: a parser chosen by it for another model would keep that from starting."""

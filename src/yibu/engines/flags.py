@@ -19,7 +19,7 @@ from yibu.messages import tr
 
 _NONE: Mapping[str, Any] = {}
 _WORDS: Mapping[str, int] = {"value": 1, "int": 1, "text": 1, "pair": 2}
-"""Words that follow a flag, by its kind; a switch has none, the others any number."""
+"""The number of words after a flag, by its kind; a switch has none, other kinds any number."""
 
 
 _EXPECTED: Mapping[str, str] = {
@@ -38,11 +38,11 @@ class Flag:
     """The table's name for it; for an unknown flag its own, without dashes, with underscores."""
     values: tuple[str, ...]
     words: tuple[str, ...]
-    """As they were given."""
+    """The words as given."""
     off: bool = False
-    """A switch's negation."""
+    """Whether it is a switch's negation."""
     key: str = ""
-    """Behind a dot: the key of the flag's JSON value that is set, letter by letter."""
+    """The key after a dot, by which a part of the flag's JSON value is set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,9 @@ class FlagTable:
     """Name with underscores → ``switch``, ``value``, ``values`` (several after one flag), ``repeat``
     (again for each value); of llama-server ``int``, ``text``, ``pair`` and ``removed`` too."""
     short: Mapping[str, str] = field(default_factory=dict)
-    """Other spellings → name."""
+    """Names by other spellings."""
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Name → the values that it may have; a flag that may have any is not in it."""
+    """Allowed values by name; flags with arbitrary values are left out."""
     types: Mapping[str, str] = field(default_factory=dict)
     """Name → ``int``, ``float``, ``size`` (a whole number that may have a unit) or ``json``, where its
     parser takes nothing else."""
@@ -70,11 +70,11 @@ class FlagTable:
     loose: frozenset[str] = frozenset()
     """Flags of a strict table that older versions took without a value."""
     abbreviates: bool = False
-    """The server's parser takes the beginning of a name for it, where no other begins so."""
+    """Whether the server's parser accepts an unambiguous beginning of a name."""
 
     @property
     def _unknown(self) -> str:
-        """The kind of a flag that the table has not."""
+        """The kind of a flag that is not in the table."""
         return "" if self.flags else "repeat"
 
     @classmethod
@@ -87,12 +87,12 @@ class FlagTable:
         return cls(**plain, abbreviates=True)
 
     def can_be_off(self, name: str) -> bool:
-        """Whether there is a spelling that turns a switch off; else it is off when it is left out."""
+        """Whether a switch can be turned off explicitly; else it is off when left out."""
         every = not (self.negations or self.abbreviates)
         return every or name in self.negations.values()
 
     def name(self, spelling: str) -> tuple[str, bool]:
-        """A spelling's flag, and whether it turns it off."""
+        """The flag of a spelling, and whether the spelling turns it off."""
         name = spelling.lstrip("-").replace("-", "_")
         if name in self.flags:
             return name, False
@@ -113,7 +113,7 @@ class FlagTable:
         return name, False
 
     def read(self, words: Sequence[str]) -> list[Flag]:
-        """Flags in their order: ``--name value``, ``--name=value`` and ``-n value``.
+        """The flags in order: ``--name value``, ``--name=value`` and ``-n value``.
 
         Raises:
             ConfigError: a word stands before any flag.
@@ -146,7 +146,7 @@ class FlagTable:
             yield Flag(name, tuple(given), (word, *given[bool(equals) :]), off, key)
 
     def wrong_value(self, name: str, value: str) -> str:
-        """What a value should be, where it is nothing that its flag takes; else ``""``."""
+        """What a value should be, where its flag does not take it; else ``""``."""
         kind = self.types.get(name, "")
         if kind == "size" and value.lower() in ("auto", "-1"):
             return ""
@@ -170,7 +170,7 @@ class FlagTable:
         return _WORDS.get(kind)
 
     def _ends(self, name: str, word: str, *, counted: bool) -> bool:
-        """Whether a word is the next flag and not this one's value."""
+        """Whether a word is the next flag and not a value of this one."""
         if self.strict and counted and name not in self.loose:
             return False
         return is_flag(word)
@@ -204,7 +204,7 @@ class FlagTable:
         return found
 
     def of_variable(self, spelling: str, value: str) -> Flag:
-        """The flag that a variable stands for: of a switch its value says whether it is on."""
+        """The flag of an environment variable; a switch's value tells whether it is on."""
         name, off = self.name(spelling)
         if off:
             return Flag(name, (), (self._negated(name),), off=True)
@@ -219,15 +219,15 @@ class FlagTable:
 
 
 def pinned_flags(package: str, name: str = "flags.json") -> dict[str, Any]:
-    """What a script wrote of the pinned version's flags, in an engine's folder."""
+    """The pinned version's flags, written by a script into the engine's folder."""
     text = files(package).joinpath(name).read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 
 
 NO_FLAGS = FlagTable("", {})
-"""Of a program whose flags are not known here: any word that follows a flag is its value, and of several
-each has the flag before it."""
+"""The table of an unknown program: any word after a flag is its value, and each of several values has
+its own flag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +276,7 @@ class Given:
         return any(name in self.values for name in names)
 
     def number(self, name: str, *, open_words: Sequence[str] = ("auto", "-1")) -> int | None:
-        """A whole number, ``8k`` and ``8K`` as vLLM reads them; None where it is left open.
+        """A whole number, ``8k`` and ``8K`` as vLLM reads them; None where it is not given.
 
         Raises:
             ConfigError: it is none.
@@ -330,7 +330,7 @@ class Given:
 _SCALES = {letter: 1000 ** (n + 1) for n, letter in enumerate("kmgt")} | {
     letter: 1024 ** (n + 1) for n, letter in enumerate("KMGT")
 }
-"""As vLLM reads them: k, m, g and t are decimal, K, M, G and T binary."""
+"""Units as vLLM reads them: k, m, g and t are decimal, K, M, G and T binary."""
 
 
 def whole(value: Any) -> int:
@@ -355,7 +355,7 @@ def whole(value: Any) -> int:
 
 
 def lacks_value(who: str, word: str) -> ConfigError:
-    """The error for a flag that stands without the value that it takes."""
+    """The error for a flag without its value."""
     return ConfigError("{who} lacks its value", who=who, word=word, hint="Write {word} VALUE")
 
 

@@ -1,4 +1,4 @@
-"""The environment variables that show a program some of a machine's GPUs."""
+"""Environment variables that restrict a program to some of a machine's GPUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NO_GPU = frozenset({"", "-1", "none", "void", "NoDevFiles"})
 
 
 def shown_gpus(value: str) -> tuple[int, ...] | None:
-    """The numbers of the GPUs that a value shows; None where it names some by UUID."""
+    """The GPUs in a variable's value; None where it names some by UUID."""
     parts = [part.strip() for part in value.split(",")]
     if parts[0] in _NO_GPU:
         return ()

@@ -1,4 +1,4 @@
-"""What an engine's log tells: which phase its start is in, and why it failed.
+"""An engine's log: the phases of its start, and the causes of failures.
 
 Each engine's folder has a ``log.toml``: its ``phases``, in the order in which they come, and its ``cause``
 tables, the particular before the general: the first whose pattern is found wins. ``use`` takes one from
@@ -41,13 +41,13 @@ class PhaseMark:
 
 @cache
 def causes_of(engine: str) -> tuple[Cause, ...]:
-    """The causes that an engine's own folder knows; those that every program can meet for ``""``."""
+    """The causes in an engine's folder; those common to all programs for ``""``."""
     return tuple(_causes(_read(engine).get("cause", ())))
 
 
 @cache
 def phases_of(engine: str) -> tuple[PhaseMark, ...]:
-    """How the log shows the phases of a start; empty where that is not known."""
+    """The log lines that mark an engine's phases; empty where they are not known."""
     phases = _read(engine).get("phases", {})
     return tuple(PhaseMark(phase, _pattern(pattern)) for phase, pattern in phases.items())
 

@@ -1,4 +1,4 @@
-"""Reading an engine's options out of a model's entry, with errors that name the nearest word."""
+"""Reading an engine's options from an entry, with errors that suggest the nearest name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Options(BaseModel):
 
 
 class ServerOptions(Options):
-    """What servers of safetensors models have in common, beside their own flags by name."""
+    """Options that servers of safetensors models have in common, beside their own flags."""
 
     start_timeout: float = StartTimeout(1800.0)
     """Large models load, compile and capture graphs for many minutes."""
@@ -55,7 +55,7 @@ OptionsType = TypeVar("OptionsType", bound=Options)
 def read_options(
     schema: type[OptionsType], model: ModelConfig, engine: str, own: Collection[str] = ()
 ) -> tuple[OptionsType, dict[str, Any]]:
-    """Split ``model.options`` into the schema's and the rest, which is the engine's own.
+    """Split ``model.options`` into the schema's options and the engine's own.
 
     Hyphens and underscores count as the same. ``own`` are names that the engine is known to have,
     and which are therefore not misspelt however near they come to one of the schema's.
@@ -108,7 +108,7 @@ def _sentences(error: ValidationError, given: Mapping[str, Any]) -> Iterable[str
 
 
 def to_flags(options: Mapping[str, Any]) -> list[str]:
-    """The words for options that no schema models.
+    """The command line words for options outside the schema.
 
     ``top_k: 5`` → ``--top-k 5``; ``true`` → the bare flag; ``false`` → ``--no-…``; null → nothing,
     the engine's default; a mapping → JSON; a list → the flag again for each value.

@@ -1,4 +1,4 @@
-"""Which engines there are, and which one serves a model."""
+"""The list of engines, and choosing one for a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def servers() -> tuple[ServerCommand, ...]:
 
 
 def request_tables() -> Mapping[str, RequestTable]:
-    """What each engine does with the fields of requests, by its name."""
+    """Each engine's request table, by its name."""
     return {engine.name: engine.requests for engine in engines()}
 
 
@@ -52,7 +52,7 @@ def by_name(name: str) -> Engine:
 
 
 def candidates(model: ModelConfig) -> tuple[Engine, ...]:
-    """The engines that may come to serve a model whose files are not on this disk.
+    """The engines that may serve a model whose files are not on this disk.
 
     Raises:
         ConfigError: the entry names an engine that does not exist.

@@ -1,4 +1,4 @@
-"""What an engine does with each field of a request: data of the engine's folder, and its check.
+"""How an engine treats each field of a request: data of the engine's folder, and the check.
 
 A path names a field as ``text.format[type=json_schema].schema``: items of an array stand under the
 array's own path, ``[type=…]`` takes the objects whose ``type`` is so, ``[role=*]`` any of them (of refused
@@ -29,13 +29,13 @@ class Rule:
     path: str
     outcome: Outcome
     why: str = ""
-    """Of a refusal: the reason and what would work, as one or two sentences."""
+    """Of a refusal: the reason and an alternative, in one or two sentences."""
     unless: tuple[Any, ...] = ()
     """Values with which a refused field asks for nothing."""
     needs: str = ""
-    """What a model must have (``LaunchPlan.features``) for its engine to heed a refused field."""
+    """The feature (``LaunchPlan.features``) with which an engine supports a refused field."""
     unless_prefix: str = ""
-    """A refused text is passed when it begins so."""
+    """Prefix with which a refused text is passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Call:
     path: str
     body: Body
     unsupported: InvalidRequestError | None = None
-    """What the client is told when the engine answers 501: not with this model."""
+    """The client's error when the engine answers 501 for this model."""
 
 
 Steps = Generator[Call, Body, Body]
@@ -54,7 +54,7 @@ Steps = Generator[Call, Body, Body]
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What requests may ask of one model, where its engine serves others of which that is not so."""
+    """What requests may ask of one model, where the engine's models differ."""
 
     features: frozenset[str] | None = None
     """None where they are not known: then the engine decides."""
@@ -106,7 +106,7 @@ def refused(
 
 
 class _Node:
-    """One step of the refused paths, all of which are looked for in one walk."""
+    """A node in the tree of refused paths, all of which are searched in one walk."""
 
     __slots__ = ("fields", "rule", "variants")
 
@@ -114,7 +114,7 @@ class _Node:
         self.rule: Rule | None = None
         self.fields: dict[str, _Node] = {}
         self.variants: dict[str, dict[str, _Node]] = {}
-        """By the field that tells (``""``: the value itself), then by its value."""
+        """By the discriminating field (``""``: the value itself), then by its value."""
 
     def find(self, value: Any, features: frozenset[str] | None) -> tuple[str, Rule] | None:
         """The first refused field in ``value`` as the rest of its path, and its rule."""
@@ -160,7 +160,7 @@ def _has(need: str, features: frozenset[str] | None) -> bool:
 
 
 class RequestTable:
-    """An engine's table: the rules by operation (its path), and what prepares its bodies."""
+    """An engine's table: rules by operation (its path), and functions that prepare bodies."""
 
     def __init__(
         self,
@@ -169,11 +169,11 @@ class RequestTable:
     ) -> None:
         self.rules = {path: tuple(rows) for path, rows in rules.items()}
         self._prepare = dict(prepare or {})
-        """With the fields that make it worth calling."""
+        """Functions with the fields that make them worth calling."""
         self._refused = {path: _tree(rows) for path, rows in self.rules.items()}
 
     def prepare(self, path: str, body: Body, asked: Asked) -> Callable[[], Steps] | None:
-        """Refuse what the engine would ignore, and rewrite what it knows by other names.
+        """Refuse what the engine would ignore, and rename what it calls differently.
 
         Raises:
             InvalidRequestError: with ``param`` naming the field.
@@ -190,7 +190,7 @@ class RequestTable:
 
 
 def as_object(value: Any) -> Body:
-    """The value where it is an object, else an empty one: what is of another type is the engine's to refuse."""
+    """The value if it is an object, else an empty one: the engine refuses other types."""
     return value if isinstance(value, dict) else {}
 
 

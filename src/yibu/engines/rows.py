@@ -1,4 +1,4 @@
-"""Rows of request tables that several engines of language models share, in each one's name."""
+"""Rows of request tables shared by engines of language models."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ TOKENS = {
 
 
 def varied(base: Sequence[Rule], *more: Rule, without: Sequence[str] = ()) -> tuple[Rule, ...]:
-    """The rows of a table, others in the place of those with their paths, and some left out."""
+    """The rows of a table with some replaced by path, and some left out."""
     paths = {row.path for row in more}.union(without)
     return (*(row for row in base if row.path not in paths), *more)
 
@@ -100,7 +100,7 @@ def _tools(title: str) -> tuple[Rule, ...]:
 
 
 def chat(title: str) -> tuple[Rule, ...]:
-    """Of /v1/chat/completions: text, images and functions."""
+    """Rows of /v1/chat/completions: text, images and functions."""
     return (
         *done(MODEL, "model"),
         *passed(*_SAMPLING, "n"),
@@ -139,7 +139,7 @@ def completions(title: str) -> tuple[Rule, ...]:
 
 
 def responses(title: str) -> tuple[Rule, ...]:
-    """Of /v1/responses: text and functions, nothing stored."""
+    """Rows of /v1/responses: text and functions, nothing stored."""
     message, output = "input[type=message]", "input[type=function_call_output]"
     return (
         *done(MODEL, "model"),
@@ -179,7 +179,7 @@ def responses(title: str) -> tuple[Rule, ...]:
 
 
 def message_parts(title: str, *, images_in_results: bool = False) -> tuple[Rule, ...]:
-    """Of /v1/messages and its count_tokens: what messages, system prompts and tools consist of."""
+    """Rows of /v1/messages and count_tokens: parts of messages, system prompts and tools."""
     result = f"{_PART}[type=tool_result]"
     holders = [_PART, f"{result}.content"] if images_in_results else [_PART]
     images = [f"{holder}[type=image]" for holder in holders]
@@ -212,7 +212,7 @@ def message_parts(title: str, *, images_in_results: bool = False) -> tuple[Rule,
 
 
 def counted(title: str, *, images_in_results: bool = False) -> tuple[Rule, ...]:
-    """Of /v1/messages/count_tokens, and of /v1/messages too."""
+    """Rows of /v1/messages/count_tokens, and of /v1/messages too."""
     return (
         *message_parts(title, images_in_results=images_in_results),
         *passed("tool_choice", "tool_choice[type=auto].**", "tool_choice[type=any].**",
@@ -235,7 +235,7 @@ def messages(title: str, counted_rows: Sequence[Rule] = ()) -> tuple[Rule, ...]:
 
 
 def prepare_tools(body: Body, asked: Asked) -> None:
-    """Send the tools that ``tool_choice`` allows.
+    """Reduce the tools to those that ``tool_choice`` allows.
 
     Raises:
         InvalidRequestError: it demands a call of a model whose template knows no tools.
@@ -248,7 +248,7 @@ def prepare_tools(body: Body, asked: Asked) -> None:
 
 
 def prepare_best_of(body: Body, asked: Asked) -> None:
-    """Raises InvalidRequestError where more answers are to be weighed than come."""
+    """Raises InvalidRequestError where ``best_of`` is larger than the number of answers."""
     best_of = body.pop("best_of", None)
     if best_of is not None and best_of > body.get("n", 1):
         raise refusal(

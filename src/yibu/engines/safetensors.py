@@ -31,7 +31,7 @@ OptionsType = TypeVar("OptionsType", bound=ServerOptions)
 
 
 class SafetensorsServer(Engine, Generic[OptionsType]):
-    """Such an engine; ``table`` has the flags of the version that will run."""
+    """An engine for safetensors models; ``table`` has the flags of the version that will run."""
 
     server: ServerCommand
     options_type: type[OptionsType]
@@ -54,7 +54,7 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
         return type(self)(self.server.table.from_plain(plain))
 
     def _read(self, model: ModelConfig, notes: list[str]) -> tuple[OptionsType, list[Flag]]:
-        """The options that have a name here, and the user's flags for the server itself."""
+        """yibu's own options, and the user's flags for the server."""
         server, table = self.server, self.server.table
         own = {*table.flags, *table.short, *table.negations, *server.translations}
         entry = dataclasses.replace(model, options=_counted(model, server.options))
@@ -68,7 +68,7 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
     def _request(
         self, model: ModelConfig, facts: ModelFacts | None, given: Given, **values: Any
     ) -> Request:
-        """What every such server asks of the planner, with ``values`` of one's own."""
+        """The request to the planner, with ``values`` of the engine's own."""
         names = self.server.options
         context = given.number(names["context"])
         return Request(
@@ -102,7 +102,7 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
     def _planned(
         self, placement: Placement, users: Collection[str], notes: list[str], **flags: Any
     ) -> list[str]:
-        """The words of what the planner decided, and of further ``flags``, where the user gives none."""
+        """Flags for the planner's decisions, and further ``flags``, unless the user gives them."""
         names = self.server.options
         decided: dict[str, Any] = {names["parallel"]: placement.parallel}
         if placement.context is not None:
@@ -129,9 +129,8 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
         users: Collection[str],
         notes: list[str],
     ) -> tuple[list[str], bool]:
-        """The flags of reasoning and tool parsers, the user's or those of the model's family, and of the
-        chat template where yibu has one for the family; and whether tool calls are parsed. The reasons,
-        and what the model's own chat template lacks, go into ``notes``."""
+        """Flags of reasoning and tool parsers, the user's or those of the model's family; whether tool
+        calls are parsed."""
         if facts.pooling:
             return [], False
         family = family_of(self.name, facts.architecture, model.source, model.name)
@@ -181,7 +180,7 @@ class SafetensorsServer(Engine, Generic[OptionsType]):
         env: Mapping[str, str],
         **values: Any,
     ) -> LaunchPlan:
-        """The launch plan of every such server, with ``values`` of one's own."""
+        """The launch plan, with ``values`` of the engine's own."""
         on_gpu = bool(placement.gpus)
         shared = {
             # The weights are on disk and checked: no hub is asked.
@@ -214,7 +213,7 @@ def _counted(model: ModelConfig, names: Collection[str]) -> dict[str, Any]:
 
 
 def unless_given(users: Collection[str], *words: str) -> list[str]:
-    """A flag with its value, where the user did not give it."""
+    """A flag with its value, unless the user gave it."""
     return [] if words[0].lstrip("-").replace("-", "_") in users else [*words]
 
 

@@ -1,4 +1,4 @@
-"""How people start an engine's own server, and which of its flags are yibu's business.
+"""An engine's own server: how people start it, and which of its flags concern yibu.
 
 An engine's folder fills a ``ServerCommand`` by its ``server.toml``: the programs, modules and images that
 start it, its own defaults, and what its flags mean to a gateway in front of it. ``yibu adopt``, ``flags:``, ``options:``
@@ -21,7 +21,7 @@ from yibu.messages import tr
 Role = Literal[
     "host", "port", "key", "key_file", "name", "model", "hub_repo", "hub_file", "adapters"
 ]
-"""What a flag says that belongs to the gateway or to the entry itself."""
+"""The meaning of a flag that belongs to the gateway or to the entry."""
 
 SETTINGS: Mapping[str, str] = {
     "host": "gateway.host",
@@ -34,7 +34,7 @@ SETTINGS: Mapping[str, str] = {
     "hub_file": tr("the entry's source (hf:ORG/NAME#FILE)"),
     "adapters": "options.lora",
 }
-"""Where yibu.yaml has what a role says."""
+"""The setting of yibu.yaml for a role."""
 _ONE_VALUE = frozenset({"value", "int", "text"})
 _NONE: Mapping[str, Any] = {}
 
@@ -54,18 +54,18 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """What to write instead of a flag that a server no longer has, and the sentence that says so."""
+    """The replacement of a flag that a server no longer has, and the sentence that says so."""
 
     note: str
     words: Callable[[Sequence[str]], list[str]] = lambda _values: []
-    """The flag's values → the new words; none where it is to be left out."""
+    """New words by the flag's values; empty to leave it out."""
     switch: bool = False
-    """It took no value."""
+    """Whether it took no value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lifted:
-    """An engine's flags, those of the gateway and of the entry taken apart."""
+    """An engine's flags, separated from those of the gateway and the entry."""
 
     flags: tuple[Flag, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Lifted:
     key_file: str | None = None
     names: tuple[str, ...] = ()
     model: str | None = None
-    """A path, or as the engine's own server takes it the name of a hub's model."""
+    """A path, or a hub's model name as the engine's own server takes it."""
     hub_model: str | None = None
     """``hf:ORG/NAME``, with the quantization or the file, where a flag names a hub."""
     adapters: tuple[tuple[str, str], ...] = ()
@@ -91,19 +91,19 @@ class Lifted:
 
 @dataclass(frozen=True, slots=True)
 class ServerCommand:
-    """How an engine's own server is started, and what its flags are to yibu."""
+    """An engine's own server: its command, and the meaning of its flags for yibu."""
 
     title: str
-    """What its makers call it."""
+    """The makers' name for it."""
     documentation: str
     """Where its flags are listed."""
     table: FlagTable
     programs: Mapping[str, tuple[str, ...]]
     """A program's name → the words that must follow it (``vllm`` → ``serve``)."""
     roles: Mapping[str, Role]
-    """Its flags that belong to the gateway or the entry."""
+    """Flags that belong to the gateway or the entry."""
     port: int
-    """That it listens on when it is not told."""
+    """Its default port."""
     host: str = "127.0.0.1"
     modules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Python's modules that start it → the words that must follow."""
@@ -111,26 +111,26 @@ class ServerCommand:
     """Ends of the paths of Python files that start it."""
     images: tuple[Image, ...] = ()
     positional: bool = False
-    """The first word that is no flag is the model."""
+    """Whether the first word that is no flag is the model."""
     names_itself: bool = False
-    """Without a name it answers to the model as it was typed."""
+    """Whether it answers to the model as typed if no name is given."""
     unused: Mapping[str, str] = field(default_factory=dict)
     """Flags that mean nothing behind yibu's gateway → why; adopt leaves them out."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Flags that would keep the gateway from reaching the server → what to do instead; adopt leaves
     these out too, and a launch plan refuses them."""
     secrets: frozenset[str] = frozenset()
-    """Flags whose value is a secret, which must not stand on a command line."""
+    """Flags with secret values, which must not appear on a command line."""
     translations: Mapping[str, Translation] = field(default_factory=dict)
-    """Flags of older versions, by name, and what they are now."""
+    """Replacements of older versions' flags, by name."""
     plugins: Mapping[str, str] = field(default_factory=dict)
-    """Flags whose list of values another flag adds to → that flag."""
+    """List flags by the flag that adds to them."""
     options: Mapping[str, str] = field(default_factory=dict)
     """yibu's names of options → the flags that they stand for."""
     hub_variable: str = ""
     """With it set to true, bare names of models are ModelScope's."""
     prefixes: tuple[str, ...] = ()
-    """Begins of variables that are about this engine."""
+    """Prefixes of this engine's environment variables."""
     paths: frozenset[str] = frozenset()
     """Flags whose values are files or folders, which begin where the server was started."""
     ends: frozenset[str] = frozenset({"help", "h"})
@@ -141,7 +141,7 @@ class ServerCommand:
     """Turns flags read as options into those that yibu.yaml should have."""
 
     def started(self, argv: Sequence[str]) -> list[str] | None:
-        """The server's own arguments, its model named by ``--model``, where a command starts it."""
+        """The server's own arguments, with the model as ``--model``, if the command starts it."""
         program, rest = _base(argv[0]), list(argv[1:])
         found = self._after(self.programs.get(program), rest)
         if found is None and re.fullmatch(r"python[\d.]*", program):
@@ -162,7 +162,7 @@ class ServerCommand:
         return rest[len(words) :]
 
     def _with_model(self, words: list[str]) -> list[str]:
-        """The words with a positional model behind ``--model``, wherever it stands."""
+        """The words with a positional model turned into ``--model``."""
         if not self.positional:
             return words
         if words and not is_flag(words[0]):
@@ -189,11 +189,11 @@ class ServerCommand:
         return any(flag.name in self.ends and not flag.off for flag in self.table.read(words))
 
     def left_out(self, name: str) -> str | None:
-        """Why adopt leaves a flag out; None for one that it keeps."""
+        """Why adopt leaves a flag out; None if it keeps it."""
         return self.refused.get(name) or self.unused.get(name)
 
     def refuse(self, model: str, flag: Flag) -> None:
-        """Raise ConfigError for a flag that is not the engine's to be told behind a gateway."""
+        """Raise ConfigError for a flag that an engine behind a gateway must not get."""
         who = f"model {model!r}: {spelt(flag.name)}"
         if (role := self.roles.get(flag.name)) is not None:  # lifted from what users write
             raise ConfigError(
@@ -230,7 +230,7 @@ class ServerCommand:
         options: Mapping[str, Any] = _NONE,
         env: Mapping[str, str] = _NONE,
     ) -> Lifted:
-        """Take host, port, keys, names and model out of what was written for a bare server.
+        """Separate host, port, keys, names and model from the flags of a bare server.
 
         Flags win over options, and options over variables.
 
@@ -337,7 +337,7 @@ def adapter(word: str) -> tuple[str, str]:
 
 
 def server_command(engine: str, table: FlagTable, **more: Any) -> ServerCommand:
-    """What ``server.toml`` in an engine's folder says, and ``more``, which only code can say."""
+    """The server described by ``server.toml`` in an engine's folder, with ``more`` from code."""
     rows = engine_table(engine, "server.toml")
     for name in ("programs", "modules"):
         rows[name] = {program: tuple(words) for program, words in rows.get(name, {}).items()}

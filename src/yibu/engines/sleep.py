@@ -1,4 +1,4 @@
-"""How an engine gives its GPU memory up, and takes it back, without ending."""
+"""How an engine gives up GPU memory without ending, and takes it back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request to the engine, in the order of a list."""
+    """One of the requests for it."""
 
     path: str
     body: Mapping[str, Any] | None = None
@@ -22,7 +22,7 @@ class SleepLevel:
 
     number: int
     memory: int
-    """Bytes of main memory that it takes meanwhile."""
+    """Bytes of main memory used while asleep."""
     enter: tuple[Call, ...]
     leave: tuple[Call, ...]
 
@@ -35,7 +35,7 @@ class SleepPlan:
     asleep_path: str
     """Answers GET with a JSON object."""
     asleep_field: str
-    """Which of its fields is true while the engine sleeps."""
+    """The field of that object that is true while the engine sleeps."""
     same: Call | None = None
     """A request whose answer has the same ``choices`` before and after: the weights are the same."""
     timeout: float = 300.0

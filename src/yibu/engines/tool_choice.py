@@ -1,4 +1,4 @@
-"""``tool_choice`` in the three APIs, for engines that know less of it than the APIs do."""
+"""``tool_choice`` in the three APIs, for engines that support less of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_TOOLS = tr(
 
 
 def read_choice(choice: Any) -> tuple[Mode, tuple[str, ...] | None]:
-    """What a choice means: whether a call is demanded, and which tools there are; None: all."""
+    """Whether a choice demands a call, and the tools it allows; None: all."""
     if not isinstance(choice, dict):
         return (
             "none" if choice == "none" else "required" if choice == "required" else "auto"
@@ -36,13 +36,13 @@ def read_choice(choice: Any) -> tuple[Mode, tuple[str, ...] | None]:
 
 
 def name_of(tool: Mapping[str, Any]) -> str:
-    """A tool's name, which chat keeps one level deeper than the other APIs."""
+    """A tool's name, which chat nests one level deeper than the other APIs."""
     owner = tool.get(tool.get("type", ""))
     return str((owner if isinstance(owner, dict) else tool).get("name", ""))
 
 
 def choose_tools(body: Body, asked: Asked) -> Mode:
-    """Leave the tools that ``tool_choice`` allows, and return what it demands.
+    """Keep the tools that ``tool_choice`` allows, and return its mode.
 
     That it names tools which are there, the gateway has checked.
 

@@ -1,4 +1,4 @@
-"""Bytes: of weights, KV cache and overhead, on one GPU of a tensor-parallel group or on a CPU.
+"""Bytes of weights, KV cache and overhead, on one GPU of a tensor-parallel group or on a CPU.
 
 Sources stand with each formula. Where a term cannot be derived (CUDA graphs, allocator slack) it
 is a measured allowance, and its comment says so.
@@ -43,12 +43,12 @@ _KV_BYTES = {
 
 
 def kv_element_bytes(dtype: str | None) -> float:
-    """Bytes of one KV cache element; two (half precision) where nothing else is said."""
+    """Bytes of one KV cache element; two (half precision) by default."""
     return _KV_BYTES.get((dtype or "").lower(), 2.0)
 
 
 def kv_bytes_per_token(facts: ModelFacts, kv_dtype: str | None = None, tp: int = 1) -> int:
-    """Bytes one more token of context costs on each GPU, beyond every sliding window."""
+    """Bytes that one more token of context costs on each GPU, beyond every sliding window."""
     element = kv_element_bytes(kv_dtype)
     growing = (g for g in cache_groups(facts) if g.kind in ("full", "latent"))
     return int(sum(_token_bytes(group, tp, element) for group in growing))
@@ -61,7 +61,7 @@ def window_bytes_per_token(facts: ModelFacts) -> int:
 
 
 def state_bytes(facts: ModelFacts) -> int:
-    """Bytes that layers with a state keep of a sequence, however long it is."""
+    """Bytes of state per sequence, independent of its length."""
     return sum(4 * g.layers * g.state for g in cache_groups(facts) if g.kind == "state")
 
 
@@ -150,7 +150,7 @@ def llama_need(
     prompt_cache: int = 0,
     embeds: bool = False,
 ) -> MemoryNeed:
-    """What llama.cpp allocates on a CPU, and in ``prompt_cache`` bytes will have filled in time.
+    """Memory that llama.cpp uses on a CPU, with ``prompt_cache`` bytes filled.
 
     The compute buffer holds, for each token of a step (``batched``, its ``n_ubatch``), the attention
     mask (one f16 a cached token of a slot) and the widest activations in f32 (three feed-forward and
@@ -196,7 +196,7 @@ def llama_compute(
 def llama_host_compute(
     facts: ModelFacts, context: int, parallel: int, batched: int | None = None, *, embeds: bool
 ) -> int:
-    """What a device's computing takes of main memory besides: the mask and four hidden vectors."""
+    """Main memory used by a device's computing: the mask and four hidden vectors."""
     batched = batched or (context if embeds else _LLAMA_UBATCH)
     masked = context * parallel if embeds else context
     return batched * (2 * masked + 16 * hidden_size(facts))
@@ -207,12 +207,12 @@ def llama_host_compute(
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """What a GPU holds besides weights and cache, in bytes."""
+    """Bytes of a GPU beside weights and cache."""
 
     runtime: int
     activations: int
     graphs: int
-    """Taken after the cache was sized, so vLLM's memory share does not cover it."""
+    """Bytes allocated after the cache was sized, which vLLM's memory share does not cover."""
 
     @property
     def total(self) -> int:
@@ -240,7 +240,7 @@ def vllm_overhead(
 
 
 def loaded_weights(facts: ModelFacts, dtype: str | None) -> int:
-    """Bytes of the weights once vLLM holds them.
+    """Bytes of the weights as loaded by vLLM.
 
     Quantized weights stay as stored. ``auto`` turns float32 into half precision
     (vllm/config/model.py, ``_get_and_verify_dtype``); a dtype asked for converts.
@@ -338,5 +338,5 @@ def _packed_vocabulary(facts: ModelFacts, request: Request) -> int:
 
 
 def _adapters(facts: ModelFacts, slots: Slots | None, ranks: int) -> int:
-    """Main memory of one rank for adapters: what they are copied into is main memory here too."""
+    """Main memory of one rank for adapters: on a CPU the slots are in main memory too."""
     return slot_bytes(facts, slots, ranks) + kept_bytes(facts, slots) if slots else 0

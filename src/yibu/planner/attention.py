@@ -1,4 +1,4 @@
-"""What a model's layers keep for every sequence: the shape of its KV cache.
+"""The shape of a model's KV cache: what its layers keep for every sequence.
 
 A transformers model's comes from ``yibu.planner.hf``; a GGUF's is told here from its metadata.
 """

@@ -1,4 +1,4 @@
-"""What layers keep for every sequence, sorted by kind."""
+"""KV cache and state of layers, grouped by kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CacheKind = Literal["full", "window", "latent", "state"]
 
 @dataclass(frozen=True, slots=True)
 class CacheGroup:
-    """Layers that keep the same thing.
+    """Layers with the same cache.
 
     Full attention keeps every token, a sliding window keeps the last ones, latent attention (MLA)
     keeps one compressed vector a token, linear attention and state-space layers keep a state whose
@@ -24,19 +24,19 @@ class CacheGroup:
     heads: int = 0
     """Key/value heads of a layer; 1 for a latent, which tensor parallelism cannot split."""
     width: int = 0
-    """Elements a token and head: key and value together, or the latent."""
+    """Elements per token and head: key and value together, or the latent."""
     window: int = 0
-    """Tokens a sliding window keeps."""
+    """Tokens of a sliding window."""
     state: int = 0
-    """Elements a sequence, for layers with a state."""
+    """Elements per sequence, for layers with a state."""
     fixed: int = 0
-    """Bytes an entry besides, whatever the cache's type: a sparse attention's index key."""
+    """Further bytes per entry, independent of the cache's type: a sparse attention's index key."""
     ratio: int = 1
     """Tokens an entry stands for (DeepSeek-V4's compressed attention)."""
 
 
 def merged(groups: Iterable[CacheGroup]) -> tuple[CacheGroup, ...]:
-    """Groups that keep the same thing as one group, in order of appearance."""
+    """Groups with the same cache joined, in order of appearance."""
     tally: Counter[CacheGroup] = Counter()
     for group in groups:
         tally[replace(group, layers=1)] += group.layers

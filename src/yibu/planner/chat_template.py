@@ -1,4 +1,4 @@
-"""What a model's own chat template can do, told from its text; it is never run here."""
+"""What a model's chat template supports, by its text; it is never run here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TOOLS = re.compile(r"(?<![\w.])tools\b")
 
 
 def takes_tools(template: str) -> bool:
-    """Whether a request's ``tools`` reach the prompt: the template uses the variable of that name.
+    """Whether the template puts a request's ``tools`` into the prompt.
 
     A field of a message that is called so (``message['tools']``) is another thing: no OpenAI
     request has it.
@@ -23,7 +23,7 @@ def takes_tools(template: str) -> bool:
 def templates_of(
     files: Collection[str], text: Callable[[str], str], json: Callable[[str], Any]
 ) -> list[str]:
-    """The texts of a model's templates, from where transformers looks first.
+    """The texts of a model's templates, in the order in which transformers looks.
 
     Args:
         text: Reads one of the files.

@@ -33,7 +33,7 @@ _PROMPT_CACHE_STEP = 64 * MIB
 
 
 def reserve(machine: Machine) -> int:
-    """Main memory left to the system, the node and the gateway."""
+    """Main memory reserved for the system, the node and the gateway."""
     return max(512 * MIB, machine.memory_total // 20)
 
 
@@ -83,7 +83,7 @@ def room_of(request: Request, left: int) -> int:
 
 
 def threads_of(request: Request, machine: Machine, sharing: int) -> tuple[int, str]:
-    """A model's threads, and why they are so many."""
+    """A model's threads, and the reason for their number."""
     if request.threads:
         return request.threads, tr("threads as asked")
     threads = engine_threads(machine, sharing)

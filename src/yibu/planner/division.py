@@ -1,4 +1,5 @@
-"""A GGUF model divided among GPUs and main memory: what each part holds, and the best that fits."""
+"""Dividing a GGUF model among GPUs and main memory: the need of each part, and the best division that
+fits."""
 
 from __future__ import annotations
 
@@ -26,30 +27,30 @@ _USUAL_RUNTIME = 128 * MIB
 _HOST_RUNTIME = 256 * MIB
 """Of main memory for a backend's driver, by the same token."""
 _PROJECTOR_COMPUTE = 256 * MIB
-"""For an image on its way through a projector; an allowance too."""
+"""Bytes for an image in a projector; an estimate."""
 _DRAFT_UBATCH = 512
 USUAL_PARALLEL = (4, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One model at one context and number of sequences, by part."""
+    """The need of one model at one context and number of sequences, by part."""
 
     layers: tuple[Layer, ...]
     cache: tuple[int, ...]
-    """Of each layer."""
+    """Bytes of cache of each layer."""
     output: int
     input: int
     compute: int
-    """Of each GPU, all layers being there."""
+    """Bytes of computing on each GPU, if all layers are there."""
     crossing: int
     """More of it where a layer is computed by the CPU: vectors that cross, and the weights of that layer
     which a GPU borrows for long prompts (``--op-offload``)."""
     runtime: int
     first: int
-    """Of the first GPU alone: projector and draft."""
+    """Bytes of the first GPU only: projector and draft."""
     host: int
-    """Of main memory, wherever the layers are."""
+    """Bytes of main memory, wherever the layers are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ class Search:
         return free if self.request.memory is None else min(free, self.request.memory)
 
     def whole(self, cost: Cost) -> Offload | None:
-        """All of the model on the fewest cards, where nobody asked for less."""
+        """The whole model on the fewest cards, unless less was asked for."""
         request, total = self.request, len(cost.layers) + 1
         if request.cpu_moe or (request.gpu_layers or total) < total:
             return None
@@ -184,7 +185,7 @@ class Search:
     def _fill(
         self, cost: Cost, cards: Sequence[Gpu], layers: int, moe: int, share: float
     ) -> tuple[list[int], list[MemoryNeed]] | None:
-        """Layers in their order onto the cards in theirs, each to ``share`` of its room."""
+        """Layers filled in order onto the cards, each to ``share`` of its memory."""
         total = len(cost.layers) + 1
         crossing = cost.crossing if layers < total or moe else 0
         parts = [self._part(cost, n, moe) for n in range(total - layers, total)]

@@ -1,4 +1,4 @@
-"""A plan as rows of words and numbers, for whoever prints it. Nothing is printed here."""
+"""A plan as rows of words and numbers for a renderer. Nothing is printed here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Row:
     label: str
     value: str
     note: str = ""
-    """How the value came about."""
+    """How the value was found."""
     kind: Literal["value", "verdict", "reason", "suggestion", "note"] = "value"
     """All but values are sentences, which a plan's data have in fields of their own."""
 
@@ -42,7 +42,7 @@ _VERDICTS = {
 
 
 def explain_machine(machine: Machine, reservations: Sequence[Reservation] = ()) -> list[Row]:
-    """What there is to plan with, and what of it was planned for engines that run already."""
+    """The machine, and what is reserved for running engines."""
     threads = tr("{threads} threads", threads=machine.threads)
     if machine.numa_nodes > 1:
         threads = tr("{threads}, {nodes} NUMA nodes", threads=threads, nodes=machine.numa_nodes)
@@ -190,7 +190,7 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
 
 
 def _offload(offload: Offload) -> list[Row]:
-    """What is on which device, and what stays in main memory."""
+    """The parts on each device, and in main memory."""
     needs = [*offload.needs, offload.host]
     names = offload.names or range(len(offload.needs))
     labels = [*(tr("memory: device {name}", name=name) for name in names), tr("memory: main")]
@@ -239,7 +239,7 @@ def _overhead(placement: Placement) -> str:
 
 
 def _cache(facts: ModelFacts, kv_dtype: str | None, placement: Placement) -> list[Row]:
-    """Each kind of layer with its share of a token, and the sum."""
+    """The share of each kind of layer in a token's cache, and the sum."""
     tp = placement.tensor_parallel
     unit = "GPU" if placement.gpus else "rank"
     rows = [Row(tr("cache"), _group(group, tp, kv_dtype, unit)) for group in cache_groups(facts)]

@@ -1,4 +1,4 @@
-"""What a model's files say of it, from headers alone: no weight is loaded, no pickle opened.
+"""Facts about a model from the headers of its files: no weight is loaded, no pickle opened.
 
 Layouts known: a GGUF file or a directory of them; transformers' config.json + safetensors;
 FunASR's SenseVoice (config.yaml + model.pt, or its ONNX export); CTranslate2's whisper.

@@ -1,4 +1,4 @@
-"""Small config files, read with a bound on their size and errors that say what to do."""
+"""Reading small config files, bounded in size, with errors that say what to do."""
 
 from __future__ import annotations
 

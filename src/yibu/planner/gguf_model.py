@@ -145,7 +145,7 @@ def facts_from_header(
 
 
 def _active(header: gguf.Header, parameters: int, experts: int, used: int) -> int:
-    """Parameters that a token uses; 0 where only the first part of several was read."""
+    """Parameters used by a token; 0 where only the first of several parts was read."""
     if not experts or not used:
         return parameters
     routed = sum(tensor.elements for tensor in header.tensors if "_exps." in tensor.name)

@@ -28,7 +28,7 @@ from yibu.planner.types import Gpu, Machine, MemoryNeed, ModelFacts, Placement
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """One model, or one replica of it, on its GPUs, before the rest was shared out."""
+    """One model, or one replica, on its GPUs, before the remaining memory is shared out."""
 
     request: Request
     facts: ModelFacts
@@ -46,7 +46,7 @@ class Spot:
 
     @property
     def takes_more(self) -> bool:
-        """Whether more memory means more cache: no fixed budget, and no encoder without one."""
+        """Whether more memory means more cache: no fixed budget, and not an encoder without a cache."""
         return self.fixed is None and self.least.kv_cache > 0
 
     @property
@@ -186,7 +186,7 @@ def share_out(spots: Sequence[Spot], left: Mapping[int, int]) -> list[int]:
 
 
 def start_orders(spots: Sequence[Spot], budgets: Sequence[int]) -> list[int]:
-    """When each may start, largest budget first on every GPU.
+    """The start order of each, largest budget first on every GPU.
 
     vLLM measures free memory while it starts and fails when a neighbour's changes meanwhile, so
     two models on one GPU start one after the other; on different GPUs they start together.
@@ -213,7 +213,7 @@ def memory_share(spot: Spot, budget: int) -> float:
 
 
 def placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placement:
-    """What a model gets on its GPUs with a budget of each."""
+    """The placement of a model on its GPUs with a budget of each."""
     request, facts, tp = spot.request, spot.facts, spot.tensor_parallel
     cache = budget - (spot.least.total - spot.least.kv_cache)
     # A cache beyond what all sequences could ever fill is still allocated by vLLM.
@@ -245,7 +245,7 @@ def placement(spot: Spot, budget: int, order: int, machine: Machine) -> Placemen
 
 
 def _reasons(spot: Spot, share: float) -> list[str]:
-    """Why these GPUs are divided so."""
+    """The reasons for the division of these GPUs."""
     request, facts, tp = spot.request, spot.facts, spot.tensor_parallel
     names = ", ".join(str(g.index) for g in spot.gpus)
     reasons = [f"GPU {names} ({spot.gpus[0].name})"]

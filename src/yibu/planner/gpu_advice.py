@@ -1,4 +1,4 @@
-"""Why a model does not fit on a machine's GPUs, and what would."""
+"""Why a model does not fit on a machine's GPUs, and what would help."""
 
 from __future__ import annotations
 

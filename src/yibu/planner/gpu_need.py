@@ -1,4 +1,4 @@
-"""What a model needs of each of its GPUs."""
+"""A model's need of each of its GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USUAL_CONTEXT = 8192
 
 
 def margin(gpu: Gpu) -> int:
-    """Bytes of a GPU that are planned for nobody: fragmentation, and what the driver takes."""
+    """Bytes of a GPU that are not planned: fragmentation, and the driver."""
     return max(256 * MIB, gpu.total // 50)
 
 

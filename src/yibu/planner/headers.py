@@ -1,4 +1,4 @@
-"""What a model needs before its files are here: its hub is asked for their headers alone."""
+"""A model's need before its files are here, from the headers at its hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yibu.weights.gguf import HeaderCutShortError
 from yibu.weights.safetensors import header_length, load_header
 
 _GGUF_PREFIX = 4 * 2**20
-"""Bytes to begin with: metadata and tensor list of most models; more is read where asked for."""
+"""Bytes fetched first: metadata and tensor list of most models; more is read where needed."""
 _INDEX = "model.safetensors.index.json"
 
 

@@ -1,4 +1,4 @@
-"""Single values of a config.json, for arithmetic that needs no more than them.
+"""Single values of a config.json, for arithmetic that needs no more.
 
 What a whole config says is in ``yibu.planner.hf``; these read the language model's part of it.
 """
@@ -22,7 +22,7 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def layers(text: Mapping[str, Any]) -> int:
-    """0 where the config does not say."""
+    """The number of layers; 0 where the config does not say."""
     try:
         return settings.layer_count(text)
     except CannotTellError:
@@ -30,7 +30,7 @@ def layers(text: Mapping[str, Any]) -> int:
 
 
 def dtype(config: Mapping[str, Any]) -> str:
-    """Of a config or the first of its parts that states one (vLLM's ``get_torch_dtype``)."""
+    """The dtype of a config, or of its first part that states one (vLLM's ``get_torch_dtype``)."""
     parts = ("text_config", "llm_config", "thinker_config", "vision_config", "encoder_config")
     for part in (config, *(settings.section(config, name) for name in parts)):
         value = part.get("dtype") or part.get("torch_dtype")

@@ -1,4 +1,4 @@
-"""What each layer of a GGUF model weighs, for whoever puts some on a GPU and others not."""
+"""Bytes of each layer of a GGUF model, for dividing it among devices."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Layer:
 
     weights: int
     experts: int
-    """Of routed experts, part of ``weights``."""
+    """Bytes of routed experts, part of ``weights``."""
     largest: int
-    """Of its largest tensor."""
+    """Bytes of its largest tensor."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ class Reservation:
     replica: str
     gpus: tuple[int, ...]
     memory: int
-    """Bytes of each of its GPUs; without GPUs, of main memory in all."""
+    """Bytes of each of its GPUs; without GPUs, of main memory in total."""
     pids: frozenset[int] = frozenset()
-    """Its processes, if it has any by now."""
+    """Its processes, if it has any yet."""
     resident: int = 0
     """Bytes of main memory that these hold and that cannot be had back: not their files' pages."""
     host: int = 0
@@ -41,7 +41,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """A model that comes up too and has no place yet."""
+    """A model that comes up too and is not placed yet."""
 
     config: ModelConfig
     facts: ModelFacts | None = None
@@ -53,17 +53,17 @@ class Coming:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What else is to be thought of when one replica is placed."""
+    """What to consider when one replica is placed."""
 
     starting: tuple[Reservation, ...] = ()
-    """Of those that start."""
+    """Reservations of replicas that start."""
     held: tuple[Reservation, ...] = ()
-    """Of those that are ready."""
+    """Reservations of ready replicas."""
     coming: tuple[Coming, ...] = ()
 
     @property
     def on_cpu(self) -> int:
-        """Engines that share the CPU's cores already."""
+        """The number of engines that share the CPU's cores already."""
         return sum(1 for reservation in (*self.starting, *self.held) if not reservation.gpus)
 
 
@@ -83,7 +83,7 @@ def reserved_host(placement: Placement) -> int:
 
 
 def less_reserved(machine: Machine, reservations: Sequence[Reservation]) -> Machine:
-    """The machine with what is reserved taken off what it has free.
+    """The machine with reservations subtracted from its free memory.
 
     What the replicas' processes hold already is missing from the measured figures, so that part
     is not taken off once more.
@@ -132,7 +132,7 @@ def _less_reserved_gpu(gpu: Gpu, reservations: Sequence[Reservation]) -> Gpu:
 
 
 def explain_missing(reservations: Sequence[Reservation]) -> str:
-    """Who was planned main memory that is not in use yet, as a clause; "" for nobody."""
+    """Reservations of main memory not in use yet, as a clause; "" for none."""
     kept = [reservation for reservation in reservations if reservation.missing >= _WORTH_A_WORD]
     return joined(
         ", ",

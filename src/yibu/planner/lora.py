@@ -1,4 +1,4 @@
-"""What vLLM sets aside for LoRA adapters, whether one is loaded or not.
+"""Memory that vLLM sets aside for LoRA adapters, whether one is loaded or not.
 
 vLLM wraps every linear layer that an adapter could change, and makes for each the two matrices of
 an adapter of the largest rank it is to take, once a slot (vllm/lora/layers: ``create_lora_weights``
@@ -38,7 +38,7 @@ _WITHOUT_VOCABULARY = (
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """What a vLLM is to keep for adapters, in vLLM's own terms."""
+    """vLLM's settings for adapters, in its own terms."""
 
     count: int = 1
     """``max_loras``: adapters that one step may use together."""
@@ -48,7 +48,7 @@ class Slots:
     """``max_cpu_loras``: adapters kept in main memory, to be copied into a slot; 0: as many as
     there are slots."""
     element: int = 2
-    """Bytes of one element of theirs."""
+    """Bytes of one element."""
     sharded: bool = False
     """``fully_sharded_loras``."""
     modules: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""``--machine``: a machine that is only described, for sizing hardware before buying it."""
+"""``--machine``: a described machine, for sizing hardware before buying it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class _Gpus(_Part):
 
 
 class _Described(_Part):
-    """What a machine file may hold."""
+    """The schema of a machine file."""
 
     name: str = ""
     cores: _Count

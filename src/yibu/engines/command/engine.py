@@ -37,20 +37,20 @@ class CommandOptions(Options):
     """The path that answers 200 once the server can serve."""
     capabilities: list[Capability] = Field(["chat", "completions"], min_length=1)
     served_name: str | None = None
-    """The name the server knows the model by, when it is not the public one."""
+    """The server's name for the model, when it is not the public one."""
     key_variable: str | None = None
     """The environment variable in which the server takes its API key; without one it has none."""
     stop_grace: float = Field(10.0, gt=0, strict=False)
     conforming: bool = False
-    """Its answers already are as OpenAI's specification has them: forward them untouched."""
+    """Whether its answers conform to OpenAI's specification, and are forwarded unchanged."""
 
 
 class Command(Engine):
-    """The engine for everything that yibu has no engine for."""
+    """The engine for every other program."""
 
     name: EngineName = "command"
     requests = RequestTable({"*": passed("**")})
-    """What the user's program does with each field is not known: it gets them all."""
+    """How the user's program treats fields is unknown: it gets them all."""
 
     def supports(
         self,

@@ -1,4 +1,4 @@
-"""What llama.cpp answers otherwise than the API (xllamacpp 2026.10.11549)."""
+"""Differences of llama.cpp's answers from the API (xllamacpp 2026.10.11549)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FAULTS = (
         RequestFault("invalid_value", "reasoning_format"),
     ),
 )
-"""What llama.cpp says of requests with status 500 and the type that its own failures have."""
+"""Messages of llama.cpp about faulty requests, sent with status 500 and the type of its own failures."""
 _SCHEMA = re.compile(r"JSON schema ")
 _FORMATS = {"chat": "response_format", "responses": "text.format", "messages": "output_config"}
 _FIELD = re.compile(r"""^(?:Field '|")([^'"]+)['"]""")
@@ -36,7 +36,7 @@ _PROMPT = re.compile(
     r"^(Assistant message must|Cannot continue an assistant|Cannot determine type of 'item'"
     r"|'type' must be one of|unsupported content)"
 )
-"""What is said of a conversation without the name of its field."""
+"""Messages about a conversation that do not name its field."""
 _CONTEXT_TYPE = "exceed_context_size_error"
 
 
@@ -44,7 +44,7 @@ class LlamaCppAnswers(Answers):
     usage_per_choice = True
 
     def whole_from_stream(self, kind: Kind, body: Fields) -> bool:
-        """With several choices or prompts a whole answer counts the tokens of the first alone."""
+        """Whether it has several choices or prompts: a whole answer counts the tokens of the first only."""
         if kind not in {"chat", "completions"} or body.get("stream"):
             return False
         prompt = body.get("prompt")
@@ -86,7 +86,7 @@ class LlamaCppAnswers(Answers):
             _drop_prefill(answer, body)
 
     def logprobs(self, logprobs: Fields, offset: int) -> Fields:
-        """Text completions have the log probabilities of chat."""
+        """Convert chat's log probabilities, which llama.cpp sends in text completions."""
         tokens = logprobs.get("content")
         if not isinstance(tokens, list):
             return logprobs
@@ -106,7 +106,7 @@ class LlamaCppAnswers(Answers):
 
 
 def _mark_incomplete(answer: Fields, body: Fields, max_context: int | None) -> None:
-    """A response that was cut is called completed; that it was, only its usage tells."""
+    """Mark a cut response as incomplete: llama.cpp calls it completed, and only its usage tells."""
     usage = answer.get("usage")
     if answer.get("status") != "completed" or not isinstance(usage, dict):
         return
@@ -123,8 +123,8 @@ def _mark_incomplete(answer: Fields, body: Fields, max_context: int | None) -> N
 
 
 def _drop_prefill(answer: Fields, body: Fields) -> None:
-    """A conversation that ends with the assistant's words is continued; a whole answer repeats them,
-    and a stream does not."""
+    """Remove the assistant's words that the conversation ended with: a whole answer repeats them, a
+    stream does not."""
     last = body["messages"][-1]
     if last.get("role") != "assistant":
         return

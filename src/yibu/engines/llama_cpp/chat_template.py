@@ -1,4 +1,4 @@
-"""The chat template that an entry names: Jinja text, a file of it, or one of llama.cpp's own by name."""
+"""An entry's chat template: Jinja text, a file, or the name of one of llama.cpp's own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ChatTemplate:
 
 
 def chat_template(model: ModelConfig, value: str) -> ChatTemplate:
-    """What ``options.chat_template`` stands for.
+    """The template that ``options.chat_template`` means.
 
     Raises:
         ConfigError: it is no Jinja text, no file that can be read and no name.

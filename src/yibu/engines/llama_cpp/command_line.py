@@ -1,4 +1,4 @@
-"""The command line of a llama-server that is not the packaged build, by the flags that it says it has."""
+"""The command line of a llama-server other than the packaged build, by the flags that it reports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from yibu.planner.types import Offload, Placement
 
 _OF_FLAG = {flag: option for option, flag in SERVER.options.items()}
 _PLANNED = frozenset({"ctx_size", "n_cpu_moe", "cpu_moe", "tensor_split", "fit", "device"})
-"""Flags whose values the plan decides, with what was asked counted in."""
+"""Flags whose values the plan decides, taking the user's into account."""
 _MODES: Mapping[str, str] = {"mmap_mlock": "mmap+mlock", "direct_io": "dio"}
 
 
@@ -143,7 +143,7 @@ def command_line(
 _DISPENSABLE = frozenset(
     {"n_threads_http", "cpuparams_batch.n_threads", "cache_ram_mib", "kv_unified_per_slot"}
 )
-"""What the plan sets by itself, and a program without the flag does without."""
+"""Flags of the plan that a program may lack."""
 
 
 def _words(program: Program, flag: str, value: Any) -> Iterator[str]:
@@ -173,7 +173,7 @@ def _mode(program: Program, mode: str | None) -> Iterator[str]:
 
 
 def _offload(program: Program, offload: Offload | None) -> Iterator[str]:
-    """What goes to which device; all of it to the CPU without an offload."""
+    """Flags for the division among devices; without an offload all of it is on the CPU."""
     if offload is None:
         if program.devices:
             yield from ("--n-gpu-layers", "0")

@@ -56,11 +56,11 @@ from yibu.weights.gguf import ArrayLength
 
 KEY_VARIABLE = "YIBU_ENGINE_KEY"
 OWN_KEY_VARIABLE = "LLAMA_API_KEY"
-"""Of llama-server itself."""
+"""The key variable of llama-server itself."""
 _PROJECTORS = frozenset({"-mm", "--mmproj", "--no-mmproj", "--no-mmproj-auto"})
 _SEES = frozenset({"-mm", "--mmproj", "-mmu", "--mmproj-url", "mmproj.path", "mmproj.url",
                    "mmproj.hf_repo", "mmproj.docker_repo"})  # fmt: skip
-"""Any of these in the command loads a projector."""
+"""Words of which any in the command loads a projector."""
 LAUNCHER = "yibu.launchers.llama_cpp"
 
 _DEFAULT_CONTEXT = 4096
@@ -183,7 +183,7 @@ class LlamaCpp(Engine):
     def _packaged(
         self, model: ModelConfig, facts: ModelFacts, placement: Placement
     ) -> tuple[tuple[str, ...], LlamaCppOptions, list[str]]:
-        """The launcher on xllamacpp, its options and what is to be said of them."""
+        """The launcher on xllamacpp, its options and notes."""
         options, read = _read(model, None)
         asked = read.fields | {"gpus": model.gpus, "gpu_layers": options.gpu_layers}
         asked |= dict.fromkeys(read.without_gpu, True)
@@ -204,7 +204,7 @@ class LlamaCpp(Engine):
     def _own(
         self, model: ModelConfig, facts: ModelFacts, placement: Placement
     ) -> tuple[tuple[str, ...], LlamaCppOptions, list[str]]:
-        """The same of a program with flags of its own."""
+        """The same for a program with its own flags."""
         program = self.program
         assert program is not None
         options, read = _read(model, program)
@@ -368,7 +368,7 @@ _PYTHON: Mapping[str, tuple[type, ...]] = {
 
 
 def _check(model: ModelConfig, field: str, value: Any) -> None:
-    """Hold a value against the field's kind, before a process is started over it."""
+    """Check a value against the field's kind, before a process is started with it."""
     kind = FIELDS[field]
     if kind.startswith("<"):
         words = kind.partition(": ")[2].rstrip(">").split()

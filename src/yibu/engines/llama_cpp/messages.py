@@ -1,4 +1,4 @@
-"""Anthropic's messages as chat and back, for what llama.cpp's own ``/v1/messages`` leaves out."""
+"""Anthropic's messages as chat and back, for features that llama.cpp's ``/v1/messages`` lacks."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _call(block: Body) -> Body:
 
 
 def message_of(chat: Body) -> Body:
-    """The message that a chat's answer is."""
+    """A chat's answer as a message."""
     choice = chat["choices"][0]
     message = choice["message"]
     content: list[Body] = []

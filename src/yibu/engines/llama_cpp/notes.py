@@ -1,4 +1,4 @@
-"""What a plan tells the user about a model that will not run as its entry or its name suggests."""
+"""Notes for the user on a model that will not run as its entry or name suggests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What yibu does for llama.cpp, so that it does what a request asks for.
+"""Rewrites requests so that llama.cpp does what they ask for.
 
 llama.cpp turns requests of ``/v1/responses`` and ``/v1/messages`` into chat requests
 (``tools/server/server-chat.cpp``); what that step drops is put into the words that it keeps.
@@ -47,7 +47,7 @@ def prepare_chat(body: Body, asked: Asked) -> None:
 
 
 def _say_refusals(messages: list[Body]) -> None:
-    """Have what the model refused to answer in its content, where llama.cpp finds it."""
+    """Move refusals into the content, where llama.cpp reads them."""
     for message in messages:
         refusal_ = message.pop("refusal", None)
         content = message.get("content")
@@ -79,8 +79,8 @@ def prepare_responses(body: Body, asked: Asked) -> None:
 
 
 def _whole_item(item: Any) -> Any:
-    """An item of the conversation with what llama.cpp wants of it; None where a model could read
-    nothing of it."""
+    """An item of the conversation with the fields that llama.cpp requires; None where a model could
+    read nothing of it."""
     if not isinstance(item, dict):
         return item
     kind = item.get("type")
@@ -95,7 +95,7 @@ def _whole_item(item: Any) -> Any:
 
 
 def _said(part: Body) -> Body:
-    """A refusal as text: llama.cpp puts it into a chat that it does not read."""
+    """A refusal as text, which llama.cpp would not read otherwise."""
     refused = part.get("type") == "refusal"
     return {"type": "output_text", "text": part["refusal"]} if refused else part
 
@@ -164,7 +164,7 @@ def check_tokens(body: Body, asked: Asked) -> None:
 
 
 def _check_prompts(body: Body, field: str, asked: Asked) -> None:
-    """Refuse a text without a token, of which llama.cpp makes nothing, and tokens that are none.
+    """Refuse empty texts, of which llama.cpp makes nothing, and invalid tokens.
 
     Before a suffix it may be empty.
     """
@@ -186,7 +186,7 @@ def _check_prompts(body: Body, field: str, asked: Asked) -> None:
 
 
 def _check_biases(body: Body, asked: Asked) -> None:
-    """llama.cpp leaves out what is no token of the model's."""
+    """Refuse biases of tokens outside the vocabulary, which llama.cpp ignores."""
     for token in body.get("logit_bias", ()):
         _check_token(int(token), f"logit_bias.{token}", asked)
 
@@ -213,7 +213,7 @@ def _check_grammar(body: Body, asked: Asked) -> None:
 
 
 def _token_rules(grammar: str) -> Iterator[str]:
-    """The ``<…>`` of a grammar that stand outside of its quotes, brackets and comments."""
+    """The ``<…>`` of a grammar outside its quotes, brackets and comments."""
     quote = ""
     letters = iter(grammar)
     for letter in letters:
@@ -228,7 +228,7 @@ def _token_rules(grammar: str) -> Iterator[str]:
 
 
 def _keep_strictly(owner: Any, key: str, name: str, asked: Asked) -> None:
-    """Put a schema that is to be kept to into a grammar's words."""
+    """Rewrite a strict schema so that a grammar can express it."""
     if isinstance(owner, dict) and owner.get("strict") is True and key in owner:
         owner[key] = express(owner[key], f"{name}.{key}", asked)
 
@@ -262,4 +262,4 @@ PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
     "/tokenize": (frozenset({"messages"}), prepare_tokenize),
     "/detokenize": (frozenset({"tokens"}), check_tokens),
 }
-"""By operation: the fields that make it worth a look, and the look."""
+"""By operation: the fields that make it worth preparing, and the function."""

@@ -1,4 +1,4 @@
-"""A llama-server that is not yibu's packaged build: its version, devices and flags, as it says them."""
+"""A llama-server other than the packaged build: its version, devices and flags, by its own output."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def accelerator(devices: Sequence[Device]) -> Accelerator | None:
 def read_program(
     path: str, ask: Callable[[Sequence[str]], str], environment: str | None = None
 ) -> Program:
-    """What the program at ``path`` says of itself; ``ask`` runs it with arguments.
+    """The properties of the program at ``path``, by its own output; ``ask`` runs it with arguments.
 
     Raises:
         EnvironmentSetupError: it is no llama-server, or ``ask`` raises it.
@@ -182,7 +182,7 @@ def read_program(
 
 
 def parse_devices(said: str) -> tuple[Device, ...]:
-    """The devices in what ``--list-devices`` prints."""
+    """The devices in the output of ``--list-devices``."""
     return tuple(
         Device(
             found["name"],
@@ -195,7 +195,7 @@ def parse_devices(said: str) -> tuple[Device, ...]:
 
 
 def parse_help(said: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Flags with their kind, and environment variables with their flag, out of ``--help``.
+    """Flags with their kind, and environment variables with their flag, from ``--help``.
 
     A flag's line begins with its spellings, joined by commas; what takes a value has a word for it
     behind one blank, and a description stands behind several (common/arg.cpp, ``to_string``).

@@ -1,4 +1,4 @@
-"""What llama-server's flags ask of the planner."""
+"""llama-server's flags as a request to the planner."""
 
 from __future__ import annotations
 

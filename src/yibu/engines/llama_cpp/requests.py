@@ -1,4 +1,4 @@
-"""What llama.cpp (xllamacpp 2026.10.11549) does with each field of a request.
+"""How llama.cpp (xllamacpp 2026.10.11549) treats each field of a request.
 
 Found by running it, and in ``tools/server/server-chat.cpp`` and ``server-schema.cpp``.
 """
@@ -23,7 +23,7 @@ _CHOSEN = tr(
 _CACHE = tr("llama.cpp caches prompts of its own accord")
 _ONE_SIZE = tr("llama.cpp reads an image at one size")
 IMAGES = "images"
-"""The feature of a model that a projector is loaded beside."""
+"""The feature of a model that is loaded with a projector."""
 _TEXT_ONLY = tr(
     "The model reads text alone: no vision projector (mmproj) is loaded beside it. Ask a "
     "model whose capabilities in /v1/models have 'vision'"

@@ -39,11 +39,11 @@ _CLASSES = {"d": "0-9", "w": "A-Za-z0-9_", "s": " "}
 holds the space alone as it is."""
 _QUOTED = '"\\\\'
 _OUTSIDE = r'"\\\x00-\x1F\x7F'
-"""What stands in no JSON string as it is: an open class of characters must leave it out."""
+"""What no JSON string holds unescaped: an open character class must exclude it."""
 
 
 def express(schema: Any, param: str, asked: Asked) -> Any:
-    """The same schema with its patterns in a grammar's words.
+    """The same schema with patterns that a grammar can express.
 
     Raises:
         InvalidRequestError: a keyword has no rule; ``param`` and the message's JSON pointer name it.
@@ -66,7 +66,7 @@ def express(schema: Any, param: str, asked: Asked) -> Any:
 
 
 class _Inexpressible(Exception):  # noqa: N818 - never leaves this module
-    """With the JSON pointer of a keyword and why it has no rule."""
+    """A keyword that has no rule: its JSON pointer and why."""
 
 
 def _express(schema: Any, pointer: str) -> Any:
@@ -86,7 +86,7 @@ def _says_nothing(name: str, value: Any) -> bool:
 
 
 def _read(schema: Schema, pointer: str) -> frozenset[str]:
-    """The keywords that llama.cpp reads of one object, in the order in which it looks for them."""
+    """The keywords of one object that llama.cpp evaluates, in its order."""
     kind = schema.get("type")
     if "$ref" in schema:
         if not str(schema["$ref"]).startswith("#/"):
@@ -191,7 +191,7 @@ _TOKEN = re.compile(
 
 
 def _pattern(pattern: str, pointer: str) -> str:
-    """The pattern without what a grammar has no word for.
+    """The pattern rewritten for a grammar.
 
     Raises:
         _Inexpressible: it is not anchored at both ends, or looks ahead, behind or back.
@@ -254,5 +254,5 @@ def _member(letter: str, pointer: str) -> str:
 
 
 def _literal(letter: str) -> str:
-    """A character that stands for itself within brackets, whatever it would mean there."""
+    """A character as a literal inside brackets."""
     return f"\\x{ord(letter):02X}" if letter in "]-[^" else letter

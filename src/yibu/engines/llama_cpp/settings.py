@@ -22,7 +22,7 @@ from yibu.messages import tr
 
 _OF_FLAG = {flag: option for option, flag in SERVER.options.items()} | {"ctx_size": "ctx_size"}
 _DEVICES = 128
-"""That a split over devices has shares for, as llama.cpp is built."""
+"""Devices for which a split has shares, as llama.cpp is built."""
 _PLANNED = frozenset({"n_ctx", "n_parallel"})
 """Fields that the planner has read: its placement says what became of them. A user's n_ctx that
 overruled it would ask for memory that is not there."""
@@ -46,21 +46,21 @@ _MODES: Mapping[str, str] = {"mmap+mlock": "mmap_mlock", "dio": "direct_io"}
 
 @dataclass(slots=True)
 class Settings:
-    """What an entry's options, flags and variables amount to."""
+    """The result of reading an entry's options, flags and variables."""
 
     options: dict[str, Any] = field(default_factory=dict)
-    """yibu's own, by name."""
+    """yibu's own options, by name."""
     fields: dict[str, Any] = field(default_factory=dict)
-    """Those of the packaged build's ``common_params``."""
+    """Fields of the packaged build's ``common_params``."""
     words: list[str] = field(default_factory=list)
-    """The flags of a program of the user's own, as they were given."""
+    """Flags for the user's own program, as given."""
     notes: list[str] = field(default_factory=list)
     without_gpu: set[str] = field(default_factory=set)
-    """Flags that were given and do something on a GPU only."""
+    """Given flags that only have an effect on a GPU."""
 
 
 def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
-    """Flags win over options, and options over variables.
+    """Read an entry. Flags win over options, and options over variables.
 
     Args:
         schema: The names of yibu's own options.
@@ -340,7 +340,7 @@ _SPECIAL: Mapping[str, Special] = {
 
 
 def supported(names: Iterable[str]) -> dict[str, bool]:
-    """Of llama-server's flags, which the packaged build can be told."""
+    """For each of llama-server's flags, whether the packaged build supports it."""
     known = {
         *_OF_FLAG,
         *_SPECIAL,

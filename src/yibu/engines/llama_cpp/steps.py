@@ -1,4 +1,4 @@
-"""Answers that llama.cpp gives by several requests, or by another endpoint than the one asked."""
+"""Answers that take several requests to llama.cpp, or another of its endpoints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_INFILL = tr(
 
 
 def completion(body: Body, *, echo: bool) -> Steps:
-    """A text completion with its prompt before it, or with ``max_tokens: 0`` the prompt alone."""
+    """A text completion preceded by its prompt, or with ``max_tokens: 0`` the prompt alone."""
     choices: list[Body] = []
     counts = [0, 0]
     answer: Body = {}
@@ -54,7 +54,7 @@ def completion(body: Body, *, echo: bool) -> Steps:
 
 
 def _each(prompt: Any) -> list[Any]:
-    """The prompts of a request that may have one, as a text or as tokens, or several."""
+    """The prompts of a request: one, as text or tokens, or several."""
     several = isinstance(prompt, list) and not isinstance(prompt[0], int)
     return prompt if several else [prompt]
 
@@ -85,7 +85,7 @@ class _Text:
         return _Text(self.text + other.text, self._tokens + other._tokens)
 
     def logprobs(self) -> Body:
-        """As a text completion has them; of the first token of a prompt there is none."""
+        """The form of a text completion; the first token of a prompt has none."""
         names = [token["token"] for token in self._tokens]
         offsets = [0]
         for name in names[:-1]:
@@ -119,7 +119,8 @@ def _prompt(body: Body, prompt: Any, tokens: list[int]) -> Generator[Call, Body,
 
 
 def _score(before: list[int], token: int, others: int) -> Steps:
-    """What the model thinks of ``token`` after the tokens before it: it is made to say it.
+    """The log probability of ``token`` after the tokens before it, which llama.cpp is forced to
+    generate.
 
     llama.cpp gives the log probabilities of what it generates alone.
     """
@@ -184,7 +185,7 @@ def infill(body: Body, suffix: str, asked: Asked) -> Steps:
 
 
 def cut_embeddings(body: Body, length: int) -> Steps:
-    """Vectors cut to ``length`` and made one long again, as Matryoshka models are trained for."""
+    """Vectors cut to ``length`` and normalized, as Matryoshka models are trained for."""
     answer = yield Call("/v1/embeddings", {**body, "encoding_format": "float"})
     for item in answer["data"]:
         vector = item["embedding"][:length]

@@ -1,4 +1,4 @@
-"""llama-server's flag table: what its source has, and what older builds had that scripts still name."""
+"""llama-server's flag table: its source's flags, and those of older builds that scripts still use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ colon. Written by scripts/llama_cpp_fields.py."""
 ALL = 999
 """More layers than any model has."""
 NAMES: Mapping[str, Mapping[str, str]] = engine_table("llama.cpp", "names.toml")
-"""Names that no script can read out of llama.cpp's source."""
+"""Names that no script can extract from llama.cpp's source."""
 FIELD_OPTIONS = NAMES["planned"]
 """Fields of ``common_params`` that the plan reads → the flags that set them."""
 

@@ -20,13 +20,13 @@ from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
 _USUAL_PREFILL = 8192
-"""Tokens of a prefill step, where nobody says otherwise."""
+"""Tokens of a prefill step by default."""
 _KV_DTYPES = {
     **dict.fromkeys(("8", "int8"), "int8"),
     **dict.fromkeys(("16", "17", "fp8", "fp8_e4m3", "fp8_e5m2"), "fp8"),
     **dict.fromkeys(("4", "int4"), "int4"),
 }
-"""Its ``quant_policy`` → the planner's name for the cache's type."""
+"""The planner's name for the cache's type, by ``quant_policy``."""
 
 
 class Lmdeploy(SafetensorsServer[ServerOptions]):
@@ -103,7 +103,7 @@ class Lmdeploy(SafetensorsServer[ServerOptions]):
 
 
 def _memory(placement: Placement, users: set[str], notes: list[str]) -> list[str]:
-    """What weights and cache may take, in bytes, of which the launcher makes LMDeploy's fraction."""
+    """Bytes for weights and cache, from which the launcher makes LMDeploy's fraction."""
     if users & {"cache_max_entry_count", "num_gpu_blocks"}:
         notes.append(
             tr(

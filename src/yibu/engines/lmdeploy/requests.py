@@ -1,4 +1,4 @@
-"""What LMDeploy (0.18) does with each field of a request.
+"""How LMDeploy (0.18) treats each field of a request.
 
 Read in its request models and their validation (``serve/openai/protocol.py``, ``chat_completions/``,
 ``responses/request.py``): they take every field, and drop those that they do not declare or, with a line

@@ -24,7 +24,7 @@ from yibu.planner.request import Request
 from yibu.planner.types import ModelFacts, Placement
 
 _USUAL_CHUNK = 8192
-"""Tokens of a prefill step that SGLang takes of its own accord on large cards, the most."""
+"""Tokens of a prefill step that SGLang uses at most by default, on large cards."""
 _USUAL_ADAPTERS = 8
 
 
@@ -112,7 +112,7 @@ class Sglang(SafetensorsServer[ServerOptions]):
 
 
 def _memory(placement: Placement, users: set[str]) -> list[str]:
-    """What weights and cache may take, in bytes, of which the launcher makes SGLang's fraction."""
+    """Bytes for weights and cache, from which the launcher makes SGLang's fraction."""
     need = placement.need
     static = str(need.weights + need.kv_cache + need.adapters)
     return [] if "mem_fraction_static" in users else ["--static-bytes", static]

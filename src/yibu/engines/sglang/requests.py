@@ -1,4 +1,4 @@
-"""What SGLang (0.5.23) does with each field of a request.
+"""How SGLang (0.5.23) treats each field of a request.
 
 Read in its request models (``srt/entrypoints/openai/protocol.py``, ``anthropic/protocol.py``): they take
 every field and drop those that they do not declare.

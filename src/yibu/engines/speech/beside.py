@@ -1,4 +1,4 @@
-"""Models that the speech engine loads beside its recognizer: what they are, and their sizes."""
+"""Models that the speech engine loads beside its recognizer, and their sizes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BESIDE: Mapping[str, str] = {
     "speakers": "cam++",
     "online": "paraformer-zh-streaming",
 }
-"""Options that name one, and the usual model for each."""
+"""The usual model for each option that names one."""
 
 
 def bytes_beside(options: Mapping[str, object]) -> int:

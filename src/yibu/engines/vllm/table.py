@@ -1,4 +1,4 @@
-"""The flags of one vLLM version, against which a user's are checked before anything is launched."""
+"""The flags of one vLLM version, to check a user's flags before a launch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Self
 from yibu.engines.flags import Flag, FlagTable, pinned_flags
 
 _LEVEL = re.compile(r"-O=?([^.=]+)")
-"""``-O3``, which no parser's table has: vLLM looks for it before it parses."""
+"""``-O3``, which vLLM handles before it parses and no table lists."""
 
 
 def _levels(words: Sequence[str]) -> list[str]:
@@ -28,7 +28,7 @@ def _levels(words: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class VllmFlags(FlagTable):
-    """What vLLM's own parser knows, as ``yibu.launchers.flags`` reads it."""
+    """The flags of vLLM's own parser, as ``yibu.launchers.flags`` reads them."""
 
     serve: bool = False
     """Whether it has ``vllm serve``; before that there was a module, which is to go."""

@@ -1,4 +1,4 @@
-"""Which rule a model type follows: a registry of data. A type that is not in it is not known.
+"""The rule of each model type: a registry of data. Other types are not known.
 
 ``transformers`` as a source means the type's own modeling file there, models/TYPE/modeling_TYPE.py,
 with whose count on torch's meta device scripts/transformers_counts.py compares these rules; types
@@ -21,24 +21,24 @@ TRANSFORMERS = "transformers"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How the layers of a decoder are made."""
+    """How a decoder's layers are made."""
 
     source: str = TRANSFORMERS
     sets: Mapping[str, Any] = field(default_factory=dict)
-    """What its classes set themselves, no config.json naming it."""
+    """Settings of its classes that config.json does not have."""
     leaves_out: Mapping[str, Any] = field(default_factory=dict)
-    """What its configs leave to code beside the weights."""
+    """Settings that its configs leave to code beside the weights."""
     mixers: Mapping[str, MixerRule] = field(default_factory=dict)
     """By layer type, beyond ``mixers.USUAL``."""
     pattern: Callable[[Settings, int], list[str] | None] = layers.usual
     layer: Callable[[Settings, int, int, str], Settings] | None = None
-    """Settings of one layer, where they are not the model's."""
+    """Settings of one layer, where they differ from the model's."""
     beside: Callable[[Settings], Weights] | None = None
     """Weights outside the layers, besides embeddings, head and the last norm."""
     norms: int = 2
     """Norms of a layer as wide as the hidden size."""
     encoder: bool = False
-    """It reads a text at once and keeps nothing of it."""
+    """Whether it reads a text at once and keeps no cache."""
 
 
 def _same(family: Family, names: str) -> dict[str, Family]:
@@ -303,4 +303,4 @@ FAMILIES: Mapping[str, Family] = {
     )
     for name, family in _KNOWN.items()
 }
-"""By ``model_type``."""
+"""Families by ``model_type``."""

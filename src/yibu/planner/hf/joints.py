@@ -1,4 +1,4 @@
-"""What joins a tower to its language model, by the whole model's type; sizes are elements."""
+"""Parts between a tower and its language model, by the whole model's type; sizes are elements."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _minimax_m3(tower: Settings, text: Settings, whole: Settings) -> int:
 
 
 def _none(tower: Settings, text: Settings, whole: Settings) -> int:
-    """The tower's own rule has its merger."""
+    """Nothing: the tower's own rule includes its merger."""
     return 0
 
 

@@ -25,9 +25,9 @@ from yibu.planner.hf.settings import (
 @dataclass(frozen=True, slots=True)
 class Mixer:
     weights: int
-    """Of its matrices, which are what is quantized."""
+    """Elements of its matrices, which are what is quantized."""
     small: int = 0
-    """Biases, norms, convolutions."""
+    """Elements of biases, norms, convolutions."""
     keeps: tuple[CacheGroup, ...] = ()
 
 
@@ -286,4 +286,4 @@ USUAL: Mapping[str, MixerRule] = {
     "chunked_attention": chunked,
     "none": nothing,
 }
-"""Layer types whose meaning is the same in every family that has them."""
+"""Layer types with the same meaning in every family."""

@@ -65,7 +65,7 @@ def _language_part(config: Mapping[str, Any]) -> tuple[Settings, str, bool]:
 
 
 def stem(architecture: str) -> str:
-    """What is left of a class's name without what it is for: qwen2 of Qwen2ForCausalLM."""
+    """A class's name without its purpose: qwen2 of Qwen2ForCausalLM."""
     bare = architecture.split("For", maxsplit=1)[0]
     for suffix in ("LMHeadModel", "EncoderModel", "ChatModel", "Model"):
         bare = bare.removesuffix(suffix)
@@ -99,7 +99,7 @@ def _is_of(architecture: str, model_type: str) -> bool:
 
 
 def language_part(config: Mapping[str, Any]) -> Settings:
-    """The part of a config that describes the language model, as it stands there."""
+    """The part of a config that describes the language model, unchanged."""
     try:
         return _language_part(config)[0]
     except CannotTellError:

@@ -150,12 +150,12 @@ def number(settings: Settings, *names: str, default: int = 0) -> int:
 
 
 def setting(settings: Settings, group: str, default: int = 0) -> int:
-    """A setting by this package's own name for it, 0 where it is not there."""
+    """A setting by this package's name for it, 0 where it is missing."""
     return number(settings, *NAMES[group], default=default)
 
 
 def need(settings: Settings, group: str) -> int:
-    """A setting without which nothing can be said.
+    """A required setting.
 
     Raises:
         CannotTellError: It is not there.
@@ -167,13 +167,13 @@ def need(settings: Settings, group: str) -> int:
 
 
 def section(settings: Settings, name: str) -> Settings:
-    """A nested mapping, empty where there is none."""
+    """A nested mapping, empty where it is missing."""
     value = settings.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
 def numbers(settings: Settings, name: str) -> list[int]:
-    """A list of integers, empty where there is none."""
+    """A list of integers, empty where it is missing."""
     value = settings.get(name)
     if not isinstance(value, list | tuple):
         return []

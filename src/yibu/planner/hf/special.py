@@ -1,4 +1,4 @@
-"""What single families do that no other does: settings of a layer, layer patterns, extra tables.
+"""Peculiarities of single families: settings of a layer, layer patterns, extra tables.
 
 A ``layer`` function gives the settings of layer ``i`` of ``n`` with the given type.
 """

@@ -1,4 +1,4 @@
-"""Weights by the part of the model they belong to, since quantization treats them apart."""
+"""Weights by part of the model, because quantization treats the parts differently."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from yibu.planner.cache import CacheGroup
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Elements, not bytes."""
+    """Weights in elements, not bytes."""
 
     embedding: int = 0
     """Token embeddings, and other tables that are looked up."""
@@ -26,7 +26,7 @@ class Weights:
     """Image towers with their projectors."""
     audio: int = 0
     idle: int = 0
-    """Of ``experts``: what one token does not use."""
+    """Elements of ``experts`` that one token does not use."""
 
     @property
     def total(self) -> int:
@@ -35,7 +35,7 @@ class Weights:
 
     @property
     def active(self) -> int:
-        """What one token uses."""
+        """Elements that one token uses."""
         return self.total - self.idle
 
     def __add__(self, more: Weights) -> Weights:
@@ -45,7 +45,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a config.json says of a model."""
+    """A model as config.json describes it."""
 
     weights: Weights
     keeps: tuple[CacheGroup, ...] = ()
