@@ -24,7 +24,7 @@ ANSWER = {
                  "message": {"role": "assistant", "content": "t"}}],
     "data": [{"object": "embedding", "index": 0, "embedding": [0.5], "score": 0.5}], "results": [], "output": [],
     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}, "text": "t",
-    "prompt": "t", "input_tokens": 1,
+    "prompt": "t", "input_tokens": 1, "tokens_evaluated": 1, "tokens_predicted": 1,
     "tokens": [1], "result": "t", "type": "message", "role": "assistant", "stop_reason": "end_turn",
 }  # fmt: skip
 
@@ -33,7 +33,7 @@ async def as_asked(received: Received, writer: asyncio.StreamWriter) -> bool:
     """An engine's answer: whole, or the choices of several prompts as a stream, as the gateway asks for them."""
     body = received.json if received.body.startswith(b"{") else {}
     if not body.get("stream"):
-        content = "t" if received.path.endswith("detokenize") else []
+        content = "t" if received.path.endswith(("detokenize", "infill")) else []
         return await answering({**ANSWER, "content": content})(received, writer)
     prompts = body["prompt"] if isinstance(body["prompt"], list) else [""]
     choices = [
