@@ -130,7 +130,7 @@ async def drive(world: World, books: Books, seed: int, seconds: float, names: st
                     settle = time.monotonic() + _SETTLE_EVERY
             except _FAILURES as error:  # the run goes on, so that the books show what led to it
                 where = traceback.extract_tb(error.__traceback__)[-3:]
-                books.wrong.append(f"{event.name}: {error!r} at {where}")
+                books.wrong.append(f"{event.name}: {error!r} at {where}: {await world.states()}")
         await rest(world, books, customers, resume=False)
         for task in tasks:
             task.cancel()

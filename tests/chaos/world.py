@@ -216,6 +216,21 @@ class World:
         found = (await self.call("ps"))["models"]
         return [(r["id"], r["pid"]) for m in found if m["name"] == model for r in m["replicas"]]
 
+    async def states(self) -> str:
+        """The models and replicas as the node shows them, and what it last logged of each."""
+        try:
+            models = (await self.call("ps"))["models"]
+        except YibuError as error:
+            return repr(error)
+        shown = [
+            f"{m['name']} {m['state']} {m['cause'] or ''}, {m['queued']} wait: "
+            + ", ".join(f"{r['id']} {r['state']} {r['pid']}" for r in m["replicas"])
+            for m in models
+        ]
+        lines = (self.home.root / "node.out").read_text("utf-8", "replace").splitlines()
+        last = [line for line in lines if ".access " not in line][-30:]
+        return "\n".join([*shown, *last])
+
     async def all_ready(self, model: str) -> bool:
         """Whether all of the model's replicas are."""
         found = (await self.call("ps"))["models"]
