@@ -389,11 +389,11 @@ class Replica:
         self._on_change(self)
 
     def _change(self, state: State, cause: str | None) -> None:
-        self.state = state
-        self.cause = cause
+        if (state, cause) != (self.state, self.cause):
+            level = logging.ERROR if cause else logging.INFO
+            _log.log(level, "%s %s%s", self.id, state, f" ({cause})" if cause else "")
+        self.state, self.cause = state, cause
         self.silent = False
         if state != "ready":
             self.endpoint = None
-        level = logging.ERROR if cause else logging.INFO
-        _log.log(level, "%s %s%s", self.id, state, f" ({cause})" if cause else "")
         self._on_change(self)
