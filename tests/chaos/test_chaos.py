@@ -135,7 +135,8 @@ async def drive(world: World, books: Books, seed: int, seconds: float, names: st
         for task in tasks:
             task.cancel()
     books.notes.append(", ".join(f"{name} {n}" for name, n in happened.items()))
-    books.wrong += world.grown()
+    world.end_samples()
+    books.notes.append(world.held())
 
 
 async def play_alone(world: World, ration: Ration, event: Event, chance: random.Random) -> None:

@@ -52,6 +52,9 @@ class Sample:
     descriptors: int
     rss: int
 
+    def __str__(self) -> str:
+        return f"{self.rss >> 20} MiB, {self.descriptors} descriptors"
+
 
 class World:
     def __init__(
@@ -73,6 +76,8 @@ class World:
         self.port = free_port()
         self.samples: list[Sample] = []
         """Of the node that runs now."""
+        self._longest: list[Sample] = []
+        """Of the node that was looked at most often."""
         self._starts: dict[str, float] = {}
         """How long each model took to start, on a machine as slow as it then was."""
         self._harm: list[list[float]] = []
@@ -127,13 +132,13 @@ class World:
     async def kill_node(self) -> None:
         """Without a chance to clean up. Its holder starts it again; meanwhile connections wait, so that
         only what it had begun to answer may be lost: what is asked from now on must be answered."""
+        self.end_samples()
         span = self.books.trouble("*")
         killed = self.node
         killed.kill()
         self.books.ledger.killed(self.slowness)
         await asyncio.to_thread(killed.wait, 60)
         self.books.over(span, grace=0)
-        self.samples = []
         await eventually(self._listens, "another node listens")
         await self.recovered("kill_node")
 
@@ -390,17 +395,25 @@ class World:
         alive = {marks[pid] for pid in pids if pid in marks}
         return len(pids) == sum(self.replicas.values()) and set(marks.values()) == alive
 
-    def grown(self) -> list[str]:
-        """What the node that runs now holds more of than when it had first been busy."""
-        if len(self.samples) < 2:
-            return []
-        first, last = self.samples[0], self.samples[-1]
-        found = []
-        if last.descriptors > first.descriptors + 15:
-            found.append(f"descriptors: {first.descriptors} at first, {last.descriptors} at last")
-        if last.rss > first.rss * 1.3 + (64 << 20):
-            found.append(f"memory: {first.rss >> 20} MiB at first, {last.rss >> 20} MiB at last")
-        return found
+    def end_samples(self) -> None:
+        """The node that runs now is about to end: what it holds more of than when it had first been busy
+        is wrong."""
+        samples, self.samples = self.samples, []
+        self._longest = max(self._longest, samples, key=len)
+        if len(samples) < 2:
+            return
+        first, last = samples[0], samples[-1]
+        grown = last.descriptors > first.descriptors + 15 or last.rss > first.rss * 1.3 + (64 << 20)
+        if grown:
+            self.books.wrong.append(f"the node grew: {first} at first, {last} at last")
+
+    def held(self) -> str:
+        """What the node that was looked at most often held first, most and last."""
+        if not self._longest:
+            return "the node was never looked at"
+        most = max(self._longest, key=lambda sample: sample.rss)
+        first, last = self._longest[0], self._longest[-1]
+        return f"one node, looked at {len(self._longest)} times: {first}; most {most}; last {last}"
 
 
 def send_signal(pid: int, number: signal.Signals) -> None:
