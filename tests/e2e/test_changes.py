@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import urllib.error
 import urllib.request
@@ -88,10 +90,23 @@ def test_a_change_that_fails_leaves_the_old_one_serving(home: Home) -> None:
         failed = home.yibu("apply", "--yes", code=1)
         served = statuses[200]
         until(lambda: statuses[200] > served + 20)
-    assert "a" in failed.stderr
+    assert "CUDA out of memory" in failed.stderr
     assert set(statuses) == {200}
     assert [replica["id"] for replica in home.model("a")["replicas"]] == ["a-0"]
     assert home.model("a")["state"] == "ready"
+
+
+def test_a_change_that_fails_while_the_engine_restarts_costs_nothing(home: Home) -> None:
+    """Nothing is ready just then, and what served before the crash is what is gone back to."""
+    home.write([fake("a", "--ready-after", "3")])
+    home.yibu("up", "-d")
+    os.kill(home.model("a")["replicas"][0]["pid"], signal.SIGKILL)
+    until(lambda: home.model("a")["state"] == "starting")
+    home.write([fake("a", "--fail-start", "CUDA out of memory")])
+    assert "CUDA out of memory" in home.yibu("apply", "--yes", code=1).stderr
+    until(lambda: home.model("a")["state"] == "ready")
+    assert [replica["id"] for replica in home.model("a")["replicas"]] == ["a-0"]
+    assert ask(home, home.url(), "a")[0] == 200
 
 
 def test_models_on_demand_are_loaded_when_somebody_asks(home: Home, tmp_path: Path) -> None:

@@ -313,6 +313,19 @@ def test_a_change_that_fails_is_rolled_back(world: World, size: int) -> None:
         assert set(world.outcomes) == {"granted"}
 
 
+@pytest.mark.parametrize("size", [40, 60])
+def test_a_change_that_fails_while_engines_restart_costs_nothing(world: World, size: int) -> None:
+    """What served until its engine crashed is what is gone back to, though nothing of it is ready just then."""
+    bring_up(world, model("a"), size=size)
+    world._crash(world.engines["a-0.1"])
+    assert states(world, "a") == ["starting"]
+    key = world.up(model("a", idle=1.0), size=size, broken=True)
+    world.ticks(60)
+    assert not isinstance(world.scheduler.outcome(key), (bool, type(None)))
+    assert list(world.engines) == ["a-0.1"]
+    assert states(world, "a") == ["ready"]
+
+
 def test_a_change_that_does_not_fit_at_all_stops_nothing(world: World) -> None:
     bring_up(world, model("a"), size=60)
     key = world.up(model("a", idle=1.0), size=101)

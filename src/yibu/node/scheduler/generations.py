@@ -40,7 +40,9 @@ class Generations:
     ) -> Desired:
         number = generation or self.next_number(config.name)
         self._numbers[config.name] = max(number, self._numbers.get(config.name, 0))
-        return Desired.of(config, number, now, self._foresight, start=start)
+        desired = Desired.of(config, number, now, self._foresight, start=start)
+        desired.served = generation > 0  # the number that it had in an earlier node
+        return desired
 
     def next_number(self, name: str) -> int:
         """The number of the model's next generation."""

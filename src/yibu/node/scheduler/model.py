@@ -81,9 +81,10 @@ class Model:
 
     @property
     def usable(self) -> bool:
-        """Whether its current generation serves, or would on demand."""
+        """Whether its current generation serves, would on demand, or did until its engines crashed,
+        which are started again: a change that fails must not cost what served before."""
         current = self.current
-        if any(replica.state == "ready" for replica in current.replicas.values()):
+        if current.served and current.living():
             return True
         unloaded = all(replica.state == "asleep" for replica in current.replicas.values())
         return current.stage == "prepared" and current.error is None and unloaded

@@ -84,7 +84,7 @@ class Scheduler:
             if model.next is not None:
                 self._generations.retire(model.next)
             model.next = desired
-            desired.started = desired.started or bool(model.ready)
+            desired.started = desired.started or bool(model.current.living())
         else:
             for old in model.generations():
                 self._generations.retire(old)
@@ -224,7 +224,7 @@ class Scheduler:
         else:
             replica.sleeps = sleeps
             replica.serves(slots, desired.config.max_concurrency, now)
-            desired.failures, desired.error = 0, None
+            desired.failures, desired.error, desired.served = 0, None, True
         self._placing.changed()
         self._settle(now)
 

@@ -205,6 +205,8 @@ class Desired:
     replicas: dict[int, Replica] = field(default_factory=dict)
     error: YibuError | None = None
     """Why it has no replicas."""
+    served: bool = False
+    """Whether it has been ready, or an earlier node served it."""
     started: bool = True
     """Wanted in memory: always, or since a person said so; of an ``idle`` model, since somebody
     asked for it."""
