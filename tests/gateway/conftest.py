@@ -153,7 +153,10 @@ def serve(backend: FakeBackend) -> Serve:
         settings = GatewayConfig(**{"port": 0, "drain_timeout": 5.0, **config})
         app = create_app(GatewayDeps(backend, settings, keys, accounts, tracing=tracing))
         server = GatewayServer(app)
-        async with server, aiohttp.ClientSession() as http:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(server.stop)
+            await server.start()
+            http = await stack.enter_async_context(aiohttp.ClientSession())
             yield Running(app, server, backend, http)
         assert backend.in_flight == 0
 

@@ -91,7 +91,9 @@ def fuzzed() -> Iterator[Fuzzed]:
         backend.add("m", engine, capabilities=ALL)
         backend.add("ears", engine, capabilities=SPEECH)
         app = create_app(GatewayDeps(backend, GatewayConfig(port=0, request_timeout=5), ()))
-        server = await stack.enter_async_context(GatewayServer(app))
+        server = GatewayServer(app)
+        await server.start()
+        stack.push_async_callback(server.stop)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         return Fuzzed(loop, engine, server.url, http)
 

@@ -100,7 +100,9 @@ async def test_aliases_lead_to_the_model_and_no_two_models_share_one(
         assert len(fleet.routes()) == 1
         for other in (fake_model("gpt"), fake_model("other", aliases=("gpt",))):
             with pytest.raises(ConfigError, match="'gpt', which smol has"):
-                await fleet.up(other)
+                fleet.claim([other])
+        fleet.claim([fake_model("gpt"), fake_model("smol")])  # which gives it up
+        fleet.claim([fake_model("gpt")], ["smol"])
         await fleet.up(fake_model("smol", aliases=("gpt",), options={"lora": {"sql": "/a"}}))
         adapted = fleet.route("sql")
         assert adapted is not None
@@ -189,7 +191,7 @@ async def test_a_request_waits_over_a_quick_restart(make_fleet: MakeFleet) -> No
 
 async def test_a_model_that_takes_long_is_refused_at_once(make_fleet: MakeFleet) -> None:
     async with make_fleet() as fleet:
-        with fleet.events("slow") as events:
+        with fleet.events(["slow"]) as events:
             going = asyncio.create_task(fleet.up(fake_model("slow", "--ready-after", "60")))
             await eventually(lambda: fleet.route("slow") is not None)
             with pytest.raises(NotReadyError, match=r"'slow' is (pending|starting)") as refused:

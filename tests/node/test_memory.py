@@ -53,7 +53,7 @@ async def test_one_waits_for_the_gpu_memory_that_is_reserved_for_another(
 ) -> None:
     fleet = make_fleet(place=placing(on_shared_gpu), gpu_memory=FreeGpu())
     async with fleet:
-        with fleet.events("b") as events:
+        with fleet.events(["b"]) as events:
             first = asyncio.create_task(fleet.up(of("a", 6, "--ready-after", "0.5")))
             await eventually(lambda: "a-0" in fleet._runner.supervisors)
             await fleet.up(of("b", 6))
@@ -198,7 +198,7 @@ async def test_engines_that_measure_a_gpu_start_one_after_the_other(
     fleet = make_fleet(place=placing(on_gpu(1)), gpu_memory=FreeGpu())
     async with fleet:
         slow = fake_model("a", "--ready-when", str(tmp_path / "go"), options=alone)
-        with fleet.events("b") as events:
+        with fleet.events(["b"]) as events:
             first = asyncio.create_task(fleet.up(slow))
             await eventually(
                 lambda: (

@@ -88,7 +88,7 @@ async def _let_through(fleet: Fleet, gate: Path) -> None:
 
 async def test_events_and_status_tell_each_phase(make_fleet: MakeFleet, tmp_path: Path) -> None:
     async with make_fleet() as fleet:
-        with fleet.events("smol") as events:
+        with fleet.events(["smol"]) as events:
             gate = tmp_path / "gate"
             going = asyncio.create_task(fleet.up(phased(gate)))
             await _in_phase(fleet, "load")

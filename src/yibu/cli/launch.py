@@ -41,7 +41,8 @@ class NodeLaunch:
     def __exit__(self, *_: object) -> None:
         """Without ``finish`` the process gets no settings, and ends."""
         if self._process is not None:
-            _close(self._process)
+            for pipe in filter(None, (self._process.stdin, self._process.stdout)):
+                pipe.close()
             self._process.wait()
 
     def finish(self, config: Config, *, listen_later: bool = False) -> bool:
@@ -129,12 +130,6 @@ def _private(path: str, flags: int) -> int:
     descriptor = os.open(path, flags, 0o600)
     os.fchmod(descriptor, 0o600)
     return descriptor
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
 
 
 def _first_line(stdout: IO[bytes]) -> dict[str, Any] | None:

@@ -55,7 +55,8 @@ class Session:
             output.talk(f"\n{how}")
             raise
         except YibuError:
-            if started and not _serves_anything(self.context):
+            models = self.context.client.call("ps")["models"] if started else ()
+            if started and all(one["state"] in ("failed", "stopped") for one in models):
                 shut_down(self.context)
             raise
         self._say_where(models)
@@ -190,12 +191,6 @@ class Watch:
             )
         if self.ended.is_set():
             output.say("The node was told to stop.")
-
-
-def _serves_anything(context: Context) -> bool:
-    """Whether any model is up or coming up."""
-    models = context.client.call("ps")["models"]
-    return any(model["state"] not in ("failed", "stopped") for model in models)
 
 
 def bring_up(context: Context, models: Sequence[ModelConfig], *, start: bool = True) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import platform
@@ -41,7 +40,7 @@ from yibu.environments.specs import SPECS, EnvironmentSpec
 from yibu.environments.uv import UvCancelledError
 from yibu.environments.uv_settings import UvSettings
 from yibu.errors import EnvironmentSetupError, UsageError
-from yibu.files import write_whole
+from yibu.files import try_lock, write_whole
 from yibu.units import sizes_apart
 
 _LOCK_POLL = 0.2
@@ -334,7 +333,7 @@ class EnvironmentManager:
         )
         try:
             waited = False
-            while not _try_lock(descriptor):
+            while not try_lock(descriptor):
                 if not waited:
                     reader.enter("waiting")
                     waited = True
@@ -347,11 +346,3 @@ class EnvironmentManager:
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -14,8 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from yibu import descriptors
 from yibu.config.keys import check_exposure
@@ -41,7 +40,7 @@ _PONG_SECONDS = 60.0
 
 
 class GatewayServer:
-    """Serves one gateway; ``async with`` it, or call ``start`` and ``stop``."""
+    """Serves one gateway between ``start`` and ``stop``."""
 
     def __init__(self, app: Gateway, listeners: Sequence[socket.socket] = ()) -> None:
         """``listeners`` come from ``open_listeners``, for owners who bind the ports early."""
@@ -198,18 +197,6 @@ class GatewayServer:
             for connection in list(state.connections):
                 connection.shutdown()
             await self._app.aclose()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
     def _tick(self) -> None:
         if self._state is not None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from yibu.config import Config, ModelConfig
+from yibu.config import Config
 from yibu.config.settings import FIRM, SettingChange, Settings, changes, merged, moving, settings_of
+from yibu.config.wire import model_config
 from yibu.errors import UsageError
 from yibu.management.context import Context
 from yibu.management.difference import Difference, NewSettings, difference
@@ -17,20 +18,20 @@ if TYPE_CHECKING:
     from yibu.management.entries import Chosen
 
 
-def changes_of_file(
-    chosen: Chosen, running: Sequence[ModelConfig], settings: Settings, context: Context
-) -> Difference:
-    """What a file changes of the models that run and of the gateway's ``settings``. Of its own models,
-    those that it no longer has go.
+def changes_of_file(chosen: Chosen, told: Mapping[str, Any], context: Context) -> Difference:
+    """What a file changes of the models and of the gateway's settings that a node tells of in its ``configs``.
+    Of its own models, those that it no longer has go.
+
     Raises:
         ConfigError: its settings cannot be used.
     """
-    path = chosen.config.path
+    path, settings = chosen.config.path, Settings.from_plain(told["settings"])
+    running = map(model_config, told["models"])
     own = [model.name for model in running if path is not None and model.file == path]
     wanted, keys = settings_of(chosen.config, context.env)
     after = merged(settings, wanted, whole=True)
     check_settings(after, context)
-    found = difference(chosen.models, running, own)
+    found = difference(chosen.models, told, own)
     return dataclasses.replace(found, settings=NewSettings(after, changes(settings, after), keys))
 
 

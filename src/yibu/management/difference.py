@@ -104,17 +104,22 @@ class Difference:
 
 
 def difference(
-    wanted: Sequence[ModelConfig], running: Sequence[ModelConfig], removable: Sequence[str]
+    wanted: Sequence[ModelConfig], told: Mapping[str, Any], removable: Sequence[str]
 ) -> Difference:
-    """The changes from the running models to the wanted ones; unwanted ones are removed if ``removable``."""
-    served = {model.name: model for model in running}
+    """The changes from what a node tells of in its ``configs``, whatever is coming there, to the wanted models;
+    unwanted ones are removed if ``removable``."""
+    served, coming = (
+        {data["name"]: model_config(data) for data in told[one]} for one in ("models", "coming")
+    )
     names = {model.name for model in wanted}
     added, changed, unchanged = [], [], []
     for model in wanted:
         before = served.get(model.name)
         if before is None:
             added.append(model)
-        elif settings := _settings(before, model):
+        elif settings := _settings(before, model) or _settings(
+            coming.get(model.name, model), model
+        ):
             changed.append(Changed(model, settings))
         else:
             unchanged.append(model.name)
@@ -128,9 +133,8 @@ def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
     before = told["previous"]
     if before is None:
         return None
-    running = [model_config(data) for data in told["models"]]
     wanted = [model_config(data) for data in before["models"]]
-    found = difference(wanted, running, [model.name for model in running])
+    found = difference(wanted, told, [data["name"] for data in told["models"]])
     now, then = (Settings.from_plain(one["settings"]) for one in (told, before))
     return replace(found, settings=NewSettings(then, changes(now, then)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,6 @@ from yibu.management.context import Context
 from yibu.messages import joined
 
 if TYPE_CHECKING:
-    from yibu.config.settings import Settings
     from yibu.management.difference import Difference
     from yibu.management.entries import Chosen
 
@@ -79,10 +78,8 @@ class ConfigFile:
             return {"ok": False, "faults": faults_of(error), "notes": []}
         return {"ok": True, "faults": [], "notes": list(notes)}
 
-    def difference(
-        self, text: str, running: Sequence[ModelConfig], settings: Settings
-    ) -> Difference:
-        """What applying the text would change, with these settings.
+    def difference(self, text: str, told: Mapping[str, Any]) -> Difference:
+        """What applying the text would change of what a node tells of in its ``configs``.
 
         Raises:
             YibuError: it cannot be used.
@@ -92,16 +89,14 @@ class ConfigFile:
 
         wanted = self._chosen(text.encode())
         check_options(wanted.models, self._context)
-        return changes_of_file(wanted, running, settings, self._context)
+        return changes_of_file(wanted, told, self._context)
 
-    def compare(
-        self, text: str, running: Sequence[ModelConfig], settings: Settings
-    ) -> dict[str, Any]:
+    def compare(self, text: str, told: Mapping[str, Any]) -> dict[str, Any]:
         """The same for people, and the difference of the texts."""
         shown = {"text": self.text_difference(text)}
         names = ("added", "changed", "removed", "unchanged", "settings")
         try:
-            found = self.difference(text, running, settings).plain()
+            found = self.difference(text, told).plain()
         except YibuError as error:
             return {"ok": False, "faults": faults_of(error), **dict.fromkeys(names), **shown}
         return {"ok": True, "faults": [], **{name: found[name] for name in names}, **shown}

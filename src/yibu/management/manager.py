@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.config.settings import Settings
 from yibu.errors import NotReadyError, YibuError
 from yibu.hub.types import Progress
 from yibu.management import catalogue, log_reading, proposals
@@ -23,7 +22,7 @@ from yibu.management.sources import resolve_source
 from yibu.messages import tr
 from yibu.node.control.control import Control
 from yibu.node.fleet.fleet import Fleet
-from yibu.node.history import History
+from yibu.node.history import History, Served
 from yibu.node.machine.hardware import gpus, gpus_busy
 from yibu.node.tasks import in_own_thread
 from yibu.planner.types import Gpu
@@ -112,25 +111,24 @@ class NodeManager:
         return self.file.read()
 
     def served_before(self) -> list[dict[str, Any]]:
-        kept = History(self._context.paths.history).all()
-        return [served.shown() for served in reversed(kept)]
+        return [served.shown() for served in self._before()]
+
+    def _before(self) -> Sequence[Served]:
+        settings = self._attached().settings.value
+        return History(self._context.paths.history).before(self._fleet.wanted(), settings)
 
     def check_file(self, text: str) -> dict[str, Any]:
         return self.file.check(text)
 
     async def compare_file(self, text: str) -> dict[str, Any]:
-        running = self.configs(), self._settings
-        return await asyncio.to_thread(self.file.compare, text, *running)
+        told = await self.ask("configs")
+        return await asyncio.to_thread(self.file.compare, text, told)
 
     async def write_file(self, text: str, sha256: str) -> Change:
-        running = self.configs(), self._settings
-        found = await asyncio.to_thread(self.file.difference, text, *running)
+        told = await self.ask("configs")
+        found = await asyncio.to_thread(self.file.difference, text, told)
         await asyncio.to_thread(self.file.write, text, sha256)
         return found.request
-
-    @property
-    def _settings(self) -> Settings:
-        return self._attached().settings.value
 
     def _attached(self) -> Control:
         """Raises NotReadyError before there is one."""
@@ -139,8 +137,8 @@ class NodeManager:
         return self._control
 
     async def change_back(self, until: int | None) -> Change:
-        kept = await asyncio.to_thread(History(self._context.paths.history).all)
-        wanted = next((one for one in reversed(kept) if until in (None, one.until)), None)
+        kept = await asyncio.to_thread(self._before)
+        wanted = next((one for one in kept if until in (None, one.until)), None)
         told = await self.ask("configs")
         found = before_last_apply({**told, "previous": wanted and wanted.plain()})
         if wanted is None or found is None:
@@ -151,7 +149,7 @@ class NodeManager:
                 hint=tr("yibu apply"),
             )
         # An older set is applied like any other: what is served now can be had back from the history.
-        return {**found.request, "rollback": wanted is kept[-1]}
+        return {**found.request, "rollback": wanted.until if wanted is kept[0] else None}
 
     def logs(self) -> list[dict[str, Any]]:
         return log_reading.listing(self._context.paths)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,8 @@ _BACKLOG = 1000
 class Subscription:
     """One listener's queue; the oldest events are lost when it does not read."""
 
-    def __init__(self, model: str | None) -> None:
-        self.model = model
+    def __init__(self, models: Collection[str] | None) -> None:
+        self.models = models
         self._queue: asyncio.Queue[Event] = asyncio.Queue(_BACKLOG)
 
     def put(self, event: Event) -> None:
@@ -52,13 +52,13 @@ class EventBus:
     def publish(self, kind: str, model: str, **fields: Any) -> None:
         event = {"event": kind, "model": model, **fields}
         for subscription in self._subscriptions:
-            if subscription.model in (None, model):
+            if subscription.models is None or model in subscription.models:
                 subscription.put(event)
 
     @contextmanager
-    def subscribe(self, model: str | None = None) -> Iterator[Subscription]:
-        """Events of one model, or of all, from now until the block ends."""
-        subscription = Subscription(model)
+    def subscribe(self, models: Collection[str] | None = None) -> Iterator[Subscription]:
+        """Events of some models, or of all, from now until the block ends."""
+        subscription = Subscription(models)
         self._subscriptions.add(subscription)
         try:
             yield subscription

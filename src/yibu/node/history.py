@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +38,11 @@ class Served:
             "settings": self.settings.plain(),
         }
 
+    def is_set(self, models: Sequence[ModelConfig], settings: Settings) -> bool:
+        """Whether it is these."""
+        own, others = ({one.name: one for one in some} for some in (self.models, models))
+        return own == others and not changes(self.settings, settings)
+
     def shown(self) -> dict[str, Any]:
         """For people: the models' names, and the settings that are not defaults."""
         changed = changes(Settings(), self.settings)
@@ -63,21 +69,21 @@ class History:
 
     def push(self, models: Sequence[ModelConfig], settings: Settings) -> None:
         """Store what is about to be replaced. Raises OSError."""
-        kept = self._read()
+        kept = self.before(models, settings)[::-1]
         until = max(int(time.time()), kept[-1].until + 1 if kept else 0)  # it names the set
         self._write([*kept, Served(until, tuple(models), settings)][-_KEPT:])
 
-    def all(self) -> Sequence[Served]:
-        """All entries, the oldest first."""
-        return self._read()
+    def before(self, models: Sequence[ModelConfig], settings: Settings) -> list[Served]:
+        """The entries that a rollback from ``models`` and ``settings`` can restore, the latest first.
 
-    def last(self) -> Served | None:
-        """The latest entry; None where nothing was applied."""
-        return next(reversed(self._read()), None)
+        Leaves out the latest ones that equal them: an apply that failed or was interrupted stores what is
+        still served."""
+        kept = reversed(self._read())
+        return list(dropwhile(lambda one: one.is_set(models, settings), kept))
 
-    def drop_last(self) -> None:
-        """Drop the latest entry: it is served again."""
-        self._write(self._read()[:-1])
+    def drop(self, until: int) -> None:
+        """Drop an entry, which is served again, and the later ones. Raises OSError."""
+        self._write([one for one in self._read() if one.until < until])
 
     def _read(self) -> list[Served]:
         try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Self
 
 from yibu.errors import AlreadyRunningError
+from yibu.files import try_lock
 
 _PROC = Path("/proc")
+_POLL = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class HomeLock:
 
 @contextmanager
 def node_lock(
-    path: Path, inherited: int | None = None, holder: int | None = None
+    path: Path, inherited: int | None = None, holder: int | None = None, patience: float = 0.0
 ) -> Iterator[HomeLock]:
     """Hold the home's lock until the block ends.
 
@@ -84,22 +86,23 @@ def node_lock(
     ``holder`` is as for :meth:`HomeLock.note`.
 
     Raises:
-        AlreadyRunningError: another process holds it.
+        AlreadyRunningError: another process holds it for more than ``patience`` seconds.
     """
     descriptor = inherited
     if descriptor is None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        deadline = time.monotonic() + patience
+        while not (locked := try_lock(descriptor)) and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        if not locked:
             node = _lines(path)[:1] or ["unknown"]
             raise AlreadyRunningError(
                 "a node already runs on this home ({parent}): pid {node}",
                 parent=path.parent,
                 node=node[0],
                 hint="See what it serves: yibu ps; or use another home: YIBU_HOME=DIR yibu up …",
-            ) from None
+            )
         lock = HomeLock(descriptor)
         if inherited is None:
             lock.note(holder)

@@ -37,6 +37,8 @@ from yibu.paths import Paths
 
 _log = logging.getLogger(__name__)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LOCKED = 60.0
+"""Seconds that a node which was started again waits for the home's lock."""
 
 Gateway = Callable[[Fleet], AbstractAsyncContextManager[GatewayHandle]]
 """Serves HTTP on the fleet inside the context, and gives its handle. It installs no signal
@@ -88,7 +90,11 @@ class Node:
 
         async with AsyncExitStack() as stack:
             inherited = _one(self.handed, "lock")
-            lock = stack.enter_context(node_lock(self.paths.node_lock, inherited, self.link.pid))
+            # Where a node was killed while it was replaced, the other one has the lock until it notices.
+            patience = _LOCKED if self.handed.get("gateway") and not before else 0.0
+            lock = stack.enter_context(
+                node_lock(self.paths.node_lock, inherited, self.link.pid, patience)
+            )
             self.prepare()
             stack.enter_context(_signals(stopping))
             become_subreaper()

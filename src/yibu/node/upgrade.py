@@ -107,7 +107,7 @@ class Upgrade:
                 await self.fleet.saved()
                 await asyncio.to_thread(self.state.hold)
                 control.close()
-                await new.tell({"go": True})
+                await _tell(new.writer, {"go": True})
                 told = await new.hear(_SERVE)
             except BaseException:  # cancellation too: two nodes must not serve one home
                 new.kill()
@@ -180,10 +180,6 @@ class _Successor:
             raise rebuild_error(message["error"])
         return message
 
-    async def tell(self, message: Mapping[str, Any]) -> None:
-        self.writer.write(json.dumps(message).encode() + b"\n")
-        await self.writer.drain()
-
     def kill(self) -> None:
         """End it and its holder. It owns nothing yet, so nothing is lost."""
         with contextlib.suppress(ProcessLookupError):
@@ -192,7 +188,8 @@ class _Successor:
 
     def _failed(self, what: str) -> YibuError:
         said = logs.read_from(self.log, self.offset, _TAIL).split("\n")
-        lines = [line for line in said if line.strip()]
+        # The old one writes to it too, of each request.
+        lines = [line for line in said if line.strip() and "yibu.gateway.access" not in line]
         text = tr("The new node {what}", what=what)
         if lines:
             text = tr("{text}; its last line: {line}", text=text, line=lines[-1].strip())
@@ -255,26 +252,29 @@ class Predecessor:
             return
         ours = socket.socket(fileno=os.dup(self._descriptor))
         self._reader, self._writer = await asyncio.open_connection(sock=ours)
-        await self._tell({"ready": True})
-        async with asyncio.timeout(_SERVE):
-            if not await self._reader.readline():
-                raise YibuError("The old node was gone before this one could take its place.")
+        line = b""
+        with contextlib.suppress(ConnectionError):
+            await _tell(self._writer, {"ready": True})
+            async with asyncio.timeout(_SERVE):
+                line = await self._reader.readline()
+        if not line:
+            raise YibuError("The old node was gone before this one could take its place.")
 
     async def leave(self, node: Mapping[str, Any], shared: Shared | None) -> None:
         """Tell it that this node serves: it owns nothing from here on."""
         if self._writer is None or self._reader is None:
             return
         with contextlib.suppress(ConnectionError):  # it is dead, and this one has the lock
-            await self._tell({"serving": {**node, "version": __version__}})
+            await _tell(self._writer, {"serving": {**node, "version": __version__}})
         if shared is not None:
             shared.take_over(self._reader, self._writer)
         else:
             self._writer.close()
 
-    async def _tell(self, message: Mapping[str, Any]) -> None:
-        assert self._writer is not None
-        self._writer.write(json.dumps(message).encode() + b"\n")
-        await self._writer.drain()
+
+async def _tell(writer: asyncio.StreamWriter, message: Mapping[str, Any]) -> None:
+    writer.write(json.dumps(message).encode() + b"\n")
+    await writer.drain()
 
 
 async def adopted(fleet: Fleet, replicas: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import subprocess
@@ -76,7 +77,8 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
     path, config, fault = _configuration(context, file)
     state = _state(context)
     register_known(context, config, state)
-    _register_own_key(context)
+    with contextlib.suppress(YibuError):  # no node: it has no key either
+        register(access(context).key)
     found.json(
         "versions.json",
         tr("yibu, Python, the system, packages, engines"),
@@ -146,13 +148,6 @@ def _required(value: Any, otherwise: str) -> Any:
     if value is None:
         raise YibuError(otherwise)
     return value
-
-
-def _register_own_key(context: Context) -> None:
-    try:
-        register(access(context).key)
-    except YibuError:
-        return  # no node: it has no key either
 
 
 def _versions(context: Context) -> dict[str, Any]:

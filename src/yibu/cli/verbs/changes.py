@@ -87,7 +87,7 @@ def rollback(yes: YesOption = False) -> int:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["previous"]["until"]))
     output.say("What was served until {when}:", when=when)
     if _agreed(found, yes=yes):
-        watch(here, "apply", **found.request, rollback=True)
+        watch(here, "apply", **found.request, rollback=told["previous"]["until"])
         output.say("Done.")
     return DONE
 
@@ -122,10 +122,6 @@ def _chosen(here: Context, file: Any) -> Chosen:
 
 def _difference(here: Context, chosen: Chosen) -> Difference:
     """Raises NotRunningError."""
-    from yibu.config.settings import Settings
-    from yibu.config.wire import model_config
     from yibu.management.changes import changes_of_file
 
-    told = here.client.call("configs")
-    running = [model_config(data) for data in told["models"]]
-    return changes_of_file(chosen, running, Settings.from_plain(told["settings"]), here)
+    return changes_of_file(chosen, here.client.call("configs"), here)

@@ -11,8 +11,8 @@ with lines ``{"event": …}`` while it works and one last line, ``{"result": …
 | reserved  |                        |        | {reservations: what engines were planned, what they hold} |
 | access    |                        |        | {url, key, capabilities: {model: [name]}} |
 | up        | models: [ModelConfig]  | yes    | {models: [name]} |
-| apply     | models: [ModelConfig], remove: [name], settings: Settings or null, secrets: [key], rollback: bool | yes | {models: [name]} |
-| configs   |                        |        | {models: [ModelConfig], settings: Settings, previous: {until, models, settings} or null} |
+| apply     | models: [ModelConfig], remove: [name], settings: Settings or null, secrets: [key], rollback: ``until`` of the set that these are | yes | {models: [name]} |
+| configs   |                        |        | {models: [ModelConfig], coming: [ModelConfig], settings: Settings, previous: {until, models, settings} or null} |
 | down      | models: [name]         | yes    | {models: [name]} |
 | restart   | models: [name]         | yes    | {models: [name]} |
 | load      | models: [name]         | yes    | {models: [name]} |
@@ -32,13 +32,13 @@ Any request may carry ``instance``: a node that is another one refuses it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from yibu.config.settings import Settings
 from yibu.config.wire import model_config, plain, plain_config
-from yibu.errors import NotRunningError, UsageError
+from yibu.errors import DoesNotFitError, NotRunningError, UsageError
 from yibu.node.events import Subscription
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.handover.current import Configure, CurrentSettings
@@ -142,8 +142,8 @@ class Control:
         self.settings = settings
         self._history = history
         self._upgrade = upgrade
-        self.changing = 0
-        """Number of verbs being carried out."""
+        self.work: set[asyncio.Task[Any]] = set()
+        """The verbs being carried out."""
         self._settling = asyncio.Lock()
         """Held while the settings and their history change."""
 
@@ -160,9 +160,9 @@ class Control:
             )
         match request.get("op"):
             case "up" | "down" | "restart" | "load" | "unload" | "scale" as verb:
-                return await self._change(verb, request, send)
+                return await self._carry_out(verb, self._change(verb, request, send))
             case "apply":
-                return await self._apply(request, send)
+                return await self._carry_out("apply", self._apply(request, send))
             case "open" | "listeners" | "upgrade" as operation:
                 return await self._listening(operation, request, hand)
             case "wait":
@@ -174,11 +174,22 @@ class Control:
             case question:
                 return await self._told(question)
 
+    async def _carry_out(
+        self, name: str, verb: Coroutine[Any, Any, dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Await ``verb``, which goes on when whoever asked leaves: half a change, because a terminal was
+        closed, would be neither what was served nor what was wanted."""
+        task = asyncio.create_task(verb, name=name)
+        self.work.add(task)
+        task.add_done_callback(self.work.discard)
+        return await asyncio.shield(task)
+
     async def _change(self, verb: str, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         """Carry out a verb on some models."""
         names = list(request["models"])
         if verb == "up":
             configs = [model_config(data) for data in names]
+            self._fleet.claim(configs)
             names = [config.name for config in configs]
             start = bool(request.get("start"))
             work = [self._fleet.up(config, start=start) for config in configs]
@@ -186,7 +197,8 @@ class Control:
             work = [self._fleet.scale(name, int(request["replicas"])) for name in names]
         else:
             work = [getattr(self._fleet, verb)(name) for name in names]
-        await self._together(names, work, send)
+        for error in (await self._together(names, work, send)).values():
+            raise error
         return {"models": names}
 
     async def _listening(self, operation: str, request: Mapping[str, Any], hand: Hand) -> Any:
@@ -215,11 +227,13 @@ class Control:
             case "reserved":
                 return {"reservations": plain(await self._fleet.reserved())}
             case "configs":
-                before = await asyncio.to_thread(self._history.last)
+                wanted, settings = self._fleet.wanted(), self.settings.value
+                before = await asyncio.to_thread(self._history.before, wanted, settings)
                 return {
                     "models": list(map(plain_config, self._fleet.configs())),
-                    "settings": self.settings.value.plain(),
-                    "previous": before and before.plain(),
+                    "coming": list(map(plain_config, self._fleet.coming())),
+                    "settings": settings.plain(),
+                    "previous": before[0].plain() if before else None,
                 }
             case "settings":
                 files = {config.name: config.file for config in self._fleet.configs()}
@@ -238,64 +252,57 @@ class Control:
 
     async def _apply(self, request: Mapping[str, Any], send: Send) -> dict[str, Any]:
         """Change the settings, take some models down and bring others up; keeps what was served before
-        for a rollback."""
+        for a rollback.
+
+        A model whose name another one takes over serves until that one is ready. Where both do not fit, it
+        is taken down first.
+        """
         configs = [model_config(data) for data in request["models"]]
-        removed = list(request.get("remove", ()))
-        rollback = bool(request.get("rollback"))
-        settings = Settings.from_plain(request["settings"]) if request.get("settings") else None
+        removed, names = list(request.get("remove", ())), [config.name for config in configs]
+        rollback = request.get("rollback")
+        last = self._fleet.claim(configs, removed)
+
+        async def up() -> dict[str, BaseException]:
+            return await self._together(names, [self._fleet.up(config) for config in configs], send)
+
+        async def down(some: Sequence[str]) -> dict[str, BaseException]:
+            return await self._together(some, [self._fleet.down(name) for name in some], send)
+
         async with self._settling:
-            if not rollback:
+            if rollback is None:
                 now = self.settings.value
                 await asyncio.to_thread(self._history.push, self._fleet.configs(), now)
-            if settings is not None:
-                await self._change_settings(settings, request.get("secrets", ()), kept=not rollback)
-        await self._together(removed, [self._fleet.down(name) for name in removed], send)
-        names = [config.name for config in configs]
-        await self._together(names, [self._fleet.up(config) for config in configs], send)
-        if rollback:
-            await asyncio.to_thread(self._history.drop_last)
+            if settings := request.get("settings"):
+                changed = Settings.from_plain(settings)
+                await self.settings.change(changed, request.get("secrets", ()))
+        failed = await down([name for name in removed if name not in last]) | await up()
+        if last and any(isinstance(error, DoesNotFitError) for error in failed.values()):
+            failed, last = await down(last) | await up(), []
+        for error in (failed or await down(last)).values():
+            raise error
+        if rollback is not None:
+            await asyncio.to_thread(self._history.drop, rollback)
         return {"models": [*names, *removed]}
 
-    async def _change_settings(
-        self, settings: Settings, secrets: Sequence[str], *, kept: bool
-    ) -> None:
-        """Change the settings; ``kept``: the history already has the old ones. Raises YibuError, with
-        nothing changed."""
-        try:
-            await self.settings.change(settings, secrets)
-        except BaseException:  # cancellation too: what was not replaced is no earlier set
-            if kept:
-                await asyncio.to_thread(self._history.drop_last)
-            raise
-
     async def _together(
-        self, names: list[str], verbs: Sequence[Awaitable[None]], send: Send
-    ) -> None:
-        """Carry out verbs concurrently and forward their models' events; then raise the first error.
+        self, names: Sequence[str], verbs: Sequence[Awaitable[None]], send: Send
+    ) -> dict[str, BaseException]:
+        """Carry out verbs concurrently and forward their models' events; returns the errors by model.
 
         What one model fails of does not stop the others.
         """
-        with self._fleet.events() as events:
-            work = asyncio.gather(*verbs, return_exceptions=True)
-            telling = asyncio.create_task(_forward(events, names, send), name="control events")
-            self.changing += 1
+        with self._fleet.events(names) as events:
+            telling = asyncio.create_task(_forward(events, send), name="control events")
             try:
-                results = await work
+                results = await asyncio.gather(*verbs, return_exceptions=True)
             finally:
-                self.changing -= 1
                 await cancelled(telling)
             while not events.empty():
-                await _tell(events.get_nowait(), names, send)
-        errors = [result for result in results if isinstance(result, BaseException)]
-        if errors:
-            raise errors[0]
+                await send(events.get_nowait())
+        found = zip(names, results, strict=True)
+        return {name: result for name, result in found if isinstance(result, BaseException)}
 
 
-async def _forward(events: Subscription, names: list[str], send: Send) -> None:
+async def _forward(events: Subscription, send: Send) -> None:
     async for event in events:
-        await _tell(event, names, send)
-
-
-async def _tell(event: Mapping[str, Any], names: list[str], send: Send) -> None:
-    if event["model"] in names:
         await send(event)

@@ -18,6 +18,7 @@ from yibu.errors import UsageError, YibuError
 from yibu.messages import pack, tr
 from yibu.node.control.control import Control, Hand, Send
 from yibu.node.tasks import cancelled, first_of
+from yibu.paths import describe
 from yibu.plain_errors import plain_error
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class ControlServer:
     @property
     def busy(self) -> bool:
         """Whether models are being changed."""
-        return self._control.changing > 0
+        return bool(self._control.work)
 
     async def open(self) -> None:
         listener = _listener(self._path)
@@ -62,7 +63,7 @@ class ControlServer:
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
-        await cancelled(*self._connections)
+        await cancelled(*self._connections, *self._control.work)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -90,8 +91,12 @@ async def _converse(
     async def send(message: Mapping[str, Any]) -> None:
         # Paths that are no UTF-8 hold surrogates, which the client reads back.
         line = json.dumps(pack(message), ensure_ascii=False).encode(errors="surrogatepass")
-        writer.write(line + b"\n")
-        await writer.drain()
+        if not writer.is_closing():
+            with contextlib.suppress(
+                ConnectionError
+            ):  # what was asked for goes on without the client
+                writer.write(line + b"\n")
+                await writer.drain()
 
     def hand(descriptors: Sequence[int]) -> None:
         with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as raw:
@@ -131,6 +136,8 @@ async def _reply(control: Control, line: bytes, send: Send, hand: Hand) -> None:
         result = await control.answer(request, send, hand)
     except YibuError as error:
         await send({"error": plain_error(error)})
+    except OSError as error:  # a full disk, no more descriptors
+        await send({"error": plain_error(YibuError(describe(error)))})
     except (ValueError, KeyError, TypeError) as error:
         text = tr(
             "the request cannot be read: {name}: {error}", name=type(error).__name__, error=error

@@ -96,8 +96,6 @@ class Deployer:
         Raises:
             YibuError: whatever a collaborator raises.
         """
-        if config.offline and self.offline is not None:
-            return await self.offline.get(config, on_progress, note, enter, foreseen)
         with _Telling(config, on_progress, note) as telling:
             local, facts = None, None
             if config.source:
@@ -123,9 +121,6 @@ class Deployer:
     ) -> LaunchSpec:
         """The launch spec of a placed replica, with its environment and further files in place;
         arguments as :meth:`get`."""
-        if config.offline and self.offline is not None:
-            again = self.offline
-            return await again.spec(config, fetched, launch, placement, on_progress, note, enter)
         with _Telling(config, on_progress, note) as telling:
             for line in filter(None, (placement.warning, *launch.notes)):
                 note(line)
@@ -138,7 +133,9 @@ class Deployer:
             if launch.extra_sources:
                 enter(phases.DOWNLOAD)
             local = fetched.local
-            extra = {**_projector(local), **await self._pull_extra(launch, telling.report)}
+            extra = await self._pull_extra(launch, telling.report)
+            if local is not None and local.projector is not None:
+                extra = {"mmproj": str(local.projector), **extra}  # as llama.cpp's plan calls it
         return LaunchSpec(
             model=config.name,
             plan=launch,
@@ -209,12 +206,6 @@ class _Telling:
     def note(self, text: str) -> None:
         if not self._abandoned.is_set():
             self._loop.call_soon_threadsafe(self._note, text)
-
-
-def _projector(local: LocalModel | None) -> dict[str, str]:
-    """The path that ``{mmproj}`` stands for in llama.cpp's launch plan."""
-    found = local.projector if local is not None else None
-    return {} if found is None else {"mmproj": str(found)}
 
 
 def _details(facts: ModelFacts | None) -> ModelDetails:

@@ -65,7 +65,7 @@ class Deployment:
         """The launch spec of its latest replica."""
         self.waiting: State = "pending"
         """The state shown while there are no replicas."""
-        self._deployer = deployer
+        self._deployer = (deployer.offline if config.offline else None) or deployer
         self._host = host
         self._bus = bus
         self._timeline = Timeline()
@@ -187,7 +187,7 @@ class Deployment:
             YibuError: they cannot be had.
         """
         # What is said of the plan is the same for each.
-        note = _silent if number else self.note
+        note = self.note if number == 0 else lambda _: None
         self.spec = await self._spec(self.launches[number], placement, note)
         if not await asyncio.to_thread(logs.has_room, self._host.paths.logs):
             self.note(tr(
@@ -345,10 +345,6 @@ def _saved(replica: Replica, number: int) -> SavedReplica:
         shared=tuple(sorted(process.shared)) if process else (),
         asleep=replica.asleep,
     )
-
-
-def _silent(_text: str) -> None:
-    """Ignore notes that were shown already."""
 
 
 def _when_ready(state: State, phases: dict[str, float]) -> dict[str, float]:

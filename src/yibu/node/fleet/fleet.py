@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from yibu.channel import Channel
-from yibu.config import ModelConfig
 from yibu.errors import YibuError
 from yibu.node import logs
 from yibu.node.events import EventBus, Subscription
@@ -53,7 +52,8 @@ class Fleet(Verbs):
         self._rotation = rotation or logs.Rotation()
         self._bus = EventBus()
         super().__init__(Runner(deployer, host, self._bus, self._changed))
-        self._aliased: dict[str, str] = {}
+        self._named: dict[str, str] = {}
+        """Which model answers to a name."""
         self._elsewhere: Successor | None = None
         """The other node's scheduler, while that one grants replicas."""
         self._dirty = asyncio.Event()
@@ -84,7 +84,7 @@ class Fleet(Verbs):
         try:
             await self._runner.stop_all(patience=0)
         finally:
-            await cancelled(*self._side_tasks, *self._verbs)
+            await cancelled(*self._side_tasks)
             await self._runner.__aexit__()
             await self._group.__aexit__(None, None, None)
             await asyncio.to_thread(self._state.save, [])
@@ -157,17 +157,14 @@ class Fleet(Verbs):
             for deployment in self._current()
         ]
 
-    def configs(self) -> list[ModelConfig]:
-        return [deployment.config for deployment in self._current()]
-
     async def reserved(self) -> list[Reservation]:
         """What its engines were planned of the machine's memory, and what they hold of it."""
         reading = await asyncio.to_thread(self._runner.holdings)
         return self._scheduler.reserved(reading)
 
-    def events(self, model: str | None = None) -> AbstractContextManager[Subscription]:
+    def events(self, models: Collection[str] | None = None) -> AbstractContextManager[Subscription]:
         """Subscribe to changes of state and to progress; see :mod:`yibu.node.events`."""
-        return self._bus.subscribe(model)
+        return self._bus.subscribe(models)
 
     # The gateway's protocol: yibu.routing.Backend.
 
@@ -177,7 +174,7 @@ class Fleet(Verbs):
 
     def route(self, model: str) -> Route | None:
         """The route of one model, or None for an unknown name."""
-        deployment = self._runner.current(self._aliased.get(model, model))
+        deployment = self._runner.current(self._named.get(model, model))
         return None if deployment is None else deployment.route
 
     def replicas(self) -> Sequence[ReplicaStatus]:
@@ -288,9 +285,20 @@ class Fleet(Verbs):
         ]
 
     def _changed(self) -> None:
-        self._aliased = {name: route.model for route in self.routes() for name in route.names}
+        self._named = self._names()
         self._saved.clear()
         self._dirty.set()
+
+    def _names(self) -> dict[str, str]:
+        """Which model answers to a name: until one that takes it over is ready, the one that had it."""
+        ready = {one.name for one in self._current() if one.state == "ready"}
+        claims = [
+            each for key, each in self._runner.deployments.items() if self._scheduler.desired(key)
+        ]
+        claims.sort(key=lambda claim: claim.name in ready)
+        named = {name: claim.name for claim in claims for name in claim.config.names}
+        had = {name: self._named[name] for name in named.keys() & self._named.keys()}
+        return named | {n: had[n] for n in had if had[n] in ready and named[n] not in ready}
 
     async def _save_when_dirty(self) -> None:
         while True:

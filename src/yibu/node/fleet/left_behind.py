@@ -66,16 +66,13 @@ def end_all(paths: Paths, models: Collection[str] = ()) -> int:
     wanted = {replica_id(model, number) for model in models for number in range(_MOST_REPLICAS)}
     with node_lock(paths.node_lock):
         state = StateFile(paths.state / "node.json")
-        saved = state.load()
+        saved, timings = state.load(), Timings()
+        prefix = f"{home_id(paths.state)}/"
         spared = {
             marker
-            for marker in processes.marked(
-                f"{home_id(paths.state)}/", processes.snapshot()
-            ).values()
+            for marker in processes.marked(prefix, processes.snapshot()).values()
             if models and first_generation(marker.split("/")[1]) not in wanted
         }
-        timings = Timings()
-        prefix = f"{home_id(paths.state)}/"
         ended = asyncio.run(
             end_marked(prefix, spared, grace=timings.orphan_grace, kill=timings.kill)
         )

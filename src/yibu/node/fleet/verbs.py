@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
 
 from yibu.config import ModelConfig
 from yibu.config.names import plain_name
@@ -24,7 +23,6 @@ from yibu.node.fleet.runner import Runner
 from yibu.node.scheduler import Scheduler
 from yibu.node.scheduler.types import Desired, Generation
 
-T = TypeVar("T")
 _SAVE = 2.0
 """Seconds a model's start waits at most until the state file has it."""
 
@@ -37,7 +35,6 @@ class Verbs:
         self._saved = asyncio.Event()
         """Set when the state file is up to date."""
         self._saved.set()
-        self._verbs: set[asyncio.Task[Any]] = set()
 
     async def up(self, config: ModelConfig, *, start: bool = False) -> None:
         """Serve the model; return when every replica is ready, or when it can be loaded on demand.
@@ -81,7 +78,9 @@ class Verbs:
             NotUpError: no such model is up.
         """
         self._find(name)
-        await self._carry_out(self._unload(name), f"unload {name}")
+        self._scheduler.unload(name, time.monotonic())
+        while any(d.replicas and not d.started for d in self._generations(name)):
+            await self._runner.changed_again()
 
     async def scale(self, name: str, replicas: int) -> None:
         """Run so many replicas of a model from now on; return when that is so.
@@ -109,7 +108,11 @@ class Verbs:
         Raises:
             NotUpError: no such model is up.
         """
-        await self._carry_out(self._take_down(name), f"down {name}")
+        self._find(name)
+        ending = [key for key in self._runner.deployments if key[0] == name]
+        self._runner.remove(name)
+        while any(key in self._runner.deployments for key in ending):  # it may be up again by then
+            await self._runner.changed_again()
 
     async def restart(self, name: str) -> None:
         """Restart the model's replicas one by one; return when all are ready again.
@@ -118,7 +121,57 @@ class Verbs:
             NotUpError: no such model is up.
             YibuError: it did not come up again.
         """
-        await self._carry_out(self._restart(name), f"restart {name}")
+        deployment = self._find(name)
+        if deployment.state == "sleeping":
+            await self.unload(name)
+        self._scheduler.start(name, time.monotonic())
+        for replica in list(deployment.replicas.values()):
+            if replica.state == "failed":
+                continue  # the scheduler has another one started
+            if replica.state == "sleeping":  # it has given its memory up; it is started when needed
+                replica.ask_stop()
+                continue
+            replica.restart()
+            while replica.restarting:
+                await self._runner.changed_again()
+            if replica.error is not None:
+                break
+        await self._settled(deployment.key)
+
+    def configs(self) -> list[ModelConfig]:
+        """What is served."""
+        return [deployment.config for deployment in self._current()]
+
+    def coming(self) -> list[ModelConfig]:
+        """What is about to take the place of something that is served."""
+        models = filter(None, map(self._scheduler.model, self._scheduler.names()))
+        return [model.next.config for model in models if model.next is not None]
+
+    def wanted(self) -> list[ModelConfig]:
+        """What is served when all that is coming has come."""
+        return list({one.name: one for one in (*self.configs(), *self.coming())}.values())
+
+    def claim(self, configs: Sequence[ModelConfig], removed: Collection[str] = ()) -> list[str]:
+        """Which of those that are ``removed`` have a name that one of these takes over.
+
+        Raises:
+            ConfigError: two models would have one name.
+        """
+        replaced = {*removed, *(config.name for config in configs)}
+        holders: dict[str, str] = {}
+        for config in (*(one for one in self.wanted() if one.name not in replaced), *configs):
+            for name in config.names:
+                other = holders.setdefault(plain_name(name), config.name)
+                if other != config.name:
+                    raise ConfigError(
+                        "{config} claims the name {name!r}, which {other} has here",
+                        config=config.name,
+                        name=name,
+                        other=other,
+                        hint="Take it off one of them, or stop the other: yibu down {other}",
+                    )
+        leaving = (config for config in self.configs() if config.name in removed)
+        return [one.name for one in leaving if holders.keys() & map(plain_name, one.names)]
 
     # Inside.
 
@@ -131,7 +184,6 @@ class Verbs:
         return [deployment for deployment in found if deployment is not None]
 
     def _put_up(self, config: ModelConfig, *, start: bool) -> Generation:
-        self._refuse_claimed(config)
         model = self._scheduler.model(config.name)
         created = int(time.time())
         if model is not None:
@@ -139,6 +191,9 @@ class Verbs:
             current = self._find(config.name)
             created = current.created
             _refuse_replacing(current.config, config)
+            if model.ready and wanted is model.next and current.config.runs_as(config):
+                self._scheduler.withdraw(config.name, time.monotonic())
+                wanted = model.current
             if wanted.config == config:
                 if start or wanted.error is not None or current.state == "failed":
                     self._scheduler.start(config.name, time.monotonic())
@@ -160,70 +215,18 @@ class Verbs:
         while True:
             outcome = self._scheduler.outcome(key)
             if outcome is None:
-                raise NotUpError("{key} was taken down before it was ready", key=key[0])
+                raise NotUpError(
+                    "{key} was changed again or taken down before it was ready", key=key[0]
+                )
             if isinstance(outcome, YibuError):
                 raise outcome
             if outcome:
                 return
             await self._runner.changed_again()
 
-    async def _unload(self, name: str) -> None:
-        self._scheduler.unload(name, time.monotonic())
-        while any(d.replicas and not d.started for d in self._generations(name)):
-            await self._runner.changed_again()
-
     def _generations(self, name: str) -> list[Desired]:
         model = self._scheduler.model(name)
         return [] if model is None else model.generations()
-
-    async def _take_down(self, name: str) -> None:
-        self._find(name)
-        ending = [key for key in self._runner.deployments if key[0] == name]
-        self._runner.remove(name)
-        while any(key in self._runner.deployments for key in ending):  # it may be up again by then
-            await self._runner.changed_again()
-
-    async def _restart(self, name: str) -> None:
-        deployment = self._find(name)
-        if deployment.state == "sleeping":
-            await self._unload(name)
-        self._scheduler.start(name, time.monotonic())
-        for replica in list(deployment.replicas.values()):
-            if replica.state == "failed":
-                continue  # the scheduler has another one started
-            if replica.state == "sleeping":  # it has given its memory up; it is started when needed
-                replica.ask_stop()
-                continue
-            replica.restart()
-            while replica.restarting:
-                await self._runner.changed_again()
-            if replica.error is not None:
-                break
-        await self._settled(deployment.key)
-
-    def _refuse_claimed(self, config: ModelConfig) -> None:
-        """Raises ConfigError when another model has one of its names."""
-        for other in self._current():
-            if other.name == config.name:
-                continue
-            taken = set(map(plain_name, other.config.names))
-            for name in config.names:
-                if plain_name(name) in taken:
-                    raise ConfigError(
-                        "{config} claims the name {name!r}, which {other} has here",
-                        config=config.name,
-                        name=name,
-                        other=other.name,
-                        hint="Take it off one of them, or stop the other: yibu down {other}",
-                    )
-
-    async def _carry_out(self, verb: Coroutine[Any, Any, T], name: str) -> T:
-        """Await ``verb``, which goes on when the caller is cancelled: half a change to a model,
-        because a terminal was closed, would leave it neither up nor down."""
-        task = asyncio.create_task(verb, name=name)
-        self._verbs.add(task)
-        task.add_done_callback(self._verbs.discard)
-        return await asyncio.shield(task)
 
     def _find(self, name: str) -> Deployment:
         deployment = self._runner.current(name)

@@ -111,8 +111,13 @@ class Generations:
     def give_up(self, model: Model, desired: Desired, error: YibuError) -> None:
         """Drop a generation that failed to take over."""
         self._failed[desired.key] = error
-        self.retire(desired)
-        model.next = None
+        self.withdraw(model)
+
+    def withdraw(self, model: Model) -> None:
+        """No other generation is to take over."""
+        if model.next is not None:
+            self.retire(model.next)
+            model.next = None
 
     def forget(self, name: str) -> None:
         """Remove the model."""

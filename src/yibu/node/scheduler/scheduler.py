@@ -81,8 +81,7 @@ class Scheduler:
         if model is None:
             self._models[config.name] = Model(desired)
         elif model.usable:
-            if model.next is not None:
-                self._generations.retire(model.next)
+            self._generations.withdraw(model)
             model.next = desired
             desired.started = desired.started or bool(model.current.living())
         else:
@@ -91,6 +90,11 @@ class Scheduler:
             model.current, model.next = desired, None
         self._settle(now)
         return desired.key
+
+    def withdraw(self, name: str, now: float) -> None:
+        """What is about to take the model's place is not wanted any more."""
+        self._generations.withdraw(self._models[name])
+        self._settle(now)
 
     def adopt(
         self,

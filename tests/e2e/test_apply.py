@@ -1,0 +1,188 @@
+"""Changes that meet others: names that move, a command that is killed, another change meanwhile, a node that is
+killed while another one is to take its place."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.home import Home, fake
+from tests.support.counting import Connection, Count, ask_on
+from tests.support.polling import eventually, until
+
+Entry = dict[str, Any]
+
+
+def port(home: Home) -> int:
+    return int(home.url().rpartition(":")[2])
+
+
+def served(home: Home) -> dict[str, list[str]]:
+    """The models, each with its replicas."""
+    found = home.ps()["models"]
+    return {model["name"]: [replica["id"] for replica in model["replicas"]] for model in found}
+
+
+NAMES = {
+    "renamed, its old name kept": ([fake("m")], [fake("n", "--log-lines", "1", aliases=["m"])], "m"),
+    "from one to another": ([fake("m", aliases=["x"]), fake("o")], [fake("m"), fake("o", aliases=["x"])], "x"),
+    "from one to another, both changed": (
+        [fake("m", aliases=["x"]), fake("o")],
+        [fake("m", "--log-lines", "1"), fake("o", "--log-lines", "1", aliases=["x"])], "x",
+    ),
+    "exchanged": (
+        [fake("m", aliases=["x"]), fake("o", aliases=["y"])],
+        [fake("m", aliases=["y"]), fake("o", aliases=["x"])], "xy",
+    ),
+    "of one that goes": ([fake("m"), fake("o")], [fake("o", aliases=["m"])], "m"),
+    "to a model of its own": ([fake("m", aliases=["x"])], [fake("m"), fake("x")], "x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NAMES)
+async def test_a_name_that_moves_is_answered_all_the_while(home: Home, kind: str) -> None:
+    before, after, names = NAMES[kind]
+    home.write(before)
+    home.yibu("up", "-d")
+    count, number = Count(), port(home)
+    async with asyncio.TaskGroup() as group:
+        for name in names * 2:
+            group.create_task(ask_on(number, name, count))
+        await eventually(lambda: count.answered > 20, "answers before")
+        home.write(after, port=number)
+        await asyncio.to_thread(home.yibu, "apply", "--yes")
+        had = count.answered
+        await eventually(lambda: count.answered > had + 20, "answers after")
+        count.stop = True
+    assert not count.lost, count
+    assert served(home).keys() == {entry["name"] for entry in after}
+    assert "Nothing is to be changed" in home.yibu("apply", "--yes").stderr
+
+
+def test_a_name_stays_where_it_is_if_its_heir_fails(home: Home) -> None:
+    home.write([fake("m")])
+    home.yibu("up", "-d")
+    home.write([fake("n", "--fail-start", "no such device", aliases=["m"])])
+    assert "no such device" in home.yibu("apply", "--yes", code=1).stderr
+    assert home.chat("m")["choices"]
+    assert served(home)["m"] == ["m-0"]
+    home.yibu("rollback", "--yes")
+    assert served(home) == {"m": ["m-0"]}
+
+
+def test_names_that_others_have_are_refused_before_anything_changes(home: Home) -> None:
+    home.write([fake("m"), fake("o")])
+    home.yibu("up", "-d")
+    typed = home.root / "typed.yaml"
+    typed.write_text(home.write([fake("p", aliases=["m"]), fake("q")]).read_text())
+    assert "'m', which m has" in home.yibu("apply", "--yes", "-f", str(typed), code=2).stderr
+    assert served(home) == {"m": ["m-0"], "o": ["o-0"]}
+
+
+def test_what_an_apply_leaves_as_it_was_is_not_gone_back_to(home: Home) -> None:
+    first, second = [fake("m")], [fake("m", "--tokens", "2")]
+    home.write(first)
+    home.yibu("up", "-d")
+    home.write(second)
+    home.yibu("apply", "--yes")
+    for _ in range(2):
+        home.write([fake("m", "--fail-start", "broken")])
+        home.yibu("apply", "--yes", code=1)
+    home.yibu("rollback", "--yes")
+    home.write(first)
+    assert "Nothing would change" in home.yibu("diff").stderr
+    assert "nothing to go back to" in home.yibu("rollback", "--yes", code=2).stderr
+
+
+@pytest.mark.parametrize("back", [("rollback",), ("apply",)])
+def test_a_change_is_taken_back_before_it_holds(home: Home, back: Sequence[str]) -> None:
+    """By `rollback`, or by applying what the file had before."""
+    gate = home.root / "gate"
+    before = home.write([fake("m")]).read_text()
+    home.yibu("up", "-d")
+    old = home.model("m")["replicas"]
+    path = home.write([fake("m", "--ready-when", str(gate))])
+    changing = home.start("apply", "--yes")
+    until(lambda: len(engines(home)) == 2, "the new engine beside the old one")
+    path.write_text(before)
+    home.yibu(*back, "--yes")
+    said = changing.communicate(timeout=60)[1]
+    assert changing.returncode == 5, said
+    assert "was changed again" in said
+    until(lambda: len(engines(home)) == 1, "the new engine gone")
+    assert home.model("m")["replicas"][0]["pid"] == old[0]["pid"]
+    assert "Nothing would change" in home.yibu("diff").stderr
+
+
+def engines(home: Home) -> list[psutil.Process]:
+    return [one for one in home.processes() if "engine.py" in " ".join(one.cmdline())]
+
+
+async def test_a_change_goes_on_when_its_command_is_killed(home: Home) -> None:
+    """While one model still answers what it has, before another one has begun to come."""
+    gate = home.root / "gate"
+    home.write([fake("m"), fake("gone", "--end-when", str(gate))], drain_timeout=120)
+    home.yibu("up", "-d")
+    line = Connection(port(home))
+    stream = asyncio.create_task(line.ask("gone", stream=True))
+    await eventually(lambda: "generation 2" in (home.root / "logs/gone-0.log").read_text())
+    path = home.write([fake("m", "--tokens", "2"), fake("new")], drain_timeout=120, port=port(home))
+    changing = home.start("apply", "--yes")
+    await eventually(lambda: "gone" not in served(home), "it is taken down")
+    changing.kill()
+    changing.communicate()
+    gate.touch()
+    status, body = await stream
+    assert status == 200
+    assert body.endswith(b"data: [DONE]\n\n")
+    await line.close()
+
+    await eventually(lambda: served(home) == {"m": ["m-0.2"], "new": ["new-0"]}, "all of it")
+    assert "Nothing would change" in home.yibu("diff", "-f", str(path)).stderr
+
+
+def has_lock(pid: int) -> bool:
+    """Whether a process has the home's lock open: it holds it, or tries to."""
+    try:
+        files = [fd.readlink() for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return any(file.name == "node.lock" for file in files)
+
+
+def test_a_node_killed_while_it_is_replaced_comes_back(home: Home) -> None:
+    """The new one holds the lock until it notices, and the old one's holder starts another."""
+    home.write([fake()])
+    home.yibu("up", "-d")
+    engine, old = home.model("fake")["replicas"][0]["pid"], home.ps()["node"]
+    replacing = home.start("node", "upgrade")
+
+    def successor() -> int | None:
+        found = {one.pid: (one.ppid(), " ".join(one.cmdline())) for one in home.processes()}
+        holders = {pid for pid, (_, line) in found.items() if "handover=" in line}
+        return next((pid for pid, (parent, _) in found.items() if parent in holders), None)
+
+    def restarted() -> int | None:
+        children = psutil.Process(old["holder"]).children()
+        return next((c.pid for c in children if c.pid != old["pid"] and has_lock(c.pid)), None)
+
+    new = until(successor, "the new node")
+    assert new
+    os.kill(new, signal.SIGSTOP)
+    os.kill(old["pid"], signal.SIGKILL)
+    again = until(restarted, "another in the old one's place")
+    os.kill(new, signal.SIGCONT)
+    replacing.communicate(timeout=60)
+    assert replacing.returncode == 5
+    until(home.client.running, "it serves")
+    assert home.ps()["node"]["pid"] == again
+    assert home.chat()["choices"]
+    assert home.model("fake")["replicas"][0]["pid"] == engine
+    until(lambda: not psutil.pid_exists(new), "the new one gone")
