@@ -12,8 +12,10 @@ import pytest
 
 from tests.support.polling import until
 from yibu.cli import launch, session
-from yibu.config import Config, GatewayConfig
+from yibu.config import Config, GatewayConfig, ModelConfig
+from yibu.config.wire import plain_config
 from yibu.management.context import Context
+from yibu.management.difference import difference
 from yibu.node.control.client import Client
 
 
@@ -55,3 +57,11 @@ def test_an_interrupt_while_the_node_starts_leaves_no_node(
             pass
     until(lambda: begun.poll() is not None, "the node's end")
     assert not Client(context.paths).running()
+
+
+def test_a_node_of_the_version_before_tells_nothing_of_what_comes() -> None:
+    """Between an update of the package and `yibu node upgrade`."""
+    one = ModelConfig("one", source="/m")
+    told = {"models": [plain_config(one)]}
+    assert not difference([one], told, [])
+    assert [each.name for each in difference([one, ModelConfig("two")], told, []).added] == ["two"]

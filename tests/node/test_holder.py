@@ -213,6 +213,13 @@ def test_it_imports_nothing_of_yibu_and_is_small() -> None:
     assert private < 12 << 20
 
 
+def test_it_stays_where_an_earlier_version_looks_for_it() -> None:
+    """`node upgrade` is carried out by the node from before `pip install -U`, which knows these places alone."""
+    *_, path, _, _, _, _, module = holder.command()
+    assert path.endswith("/yibu/node/handover/holder.py")
+    assert module == "yibu.daemon"
+
+
 def test_descriptors_for_another_process_are_left_alone() -> None:
     env = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "gateway", "HOME": "/x"}
     assert handed(env) == {}

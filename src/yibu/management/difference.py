@@ -109,7 +109,9 @@ def difference(
     """The changes from what a node tells of in its ``configs``, whatever is coming there, to the wanted models;
     unwanted ones are removed if ``removable``."""
     served, coming = (
-        {data["name"]: model_config(data) for data in told[one]} for one in ("models", "coming")
+        # A node that is still of the version before an update tells of nothing that is coming.
+        {data["name"]: model_config(data) for data in told.get(one, ())}
+        for one in ("models", "coming")
     )
     names = {model.name for model in wanted}
     added, changed, unchanged = [], [], []
