@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +220,32 @@ def test_no_room_keeps_what_came(machine: Machine) -> None:
     sent = bytes_of_weights(machine)
     finish(start(machine, spelled))
     assert bytes_of_weights(machine) - sent < len(WEIGHTS) - 200_000
+
+
+def test_a_pull_that_begins_while_gc_removes_keeps_its_bytes(
+    machine: Machine, spelled: str
+) -> None:
+    """gc stops at the first unfinished file that it removes, and a pull of the same model begins."""
+    interrupted(machine, spelled, signal.SIGKILL)
+    machine.hub.gate.clear()
+    machine.hub.fault(r"cdn.*safetensors|packages", "gate")
+    collecting = subprocess.Popen(
+        [sys.executable, "-m", "tests.fakes.pull", "--gc"], cwd=ROOT, env=machine.environment()
+    )
+    until(lambda: Path(f"/proc/{collecting.pid}/stat").read_text().split()[2] == "T")
+    asked = len(machine.hub.requests)
+    phases: list[str] = []
+
+    def pull() -> str:
+        model = machine.store.pull(
+            parse_source(spelled), progress=lambda report: phases.append(report.phase)
+        )
+        return str(model.path)
+
+    with ThreadPoolExecutor() as threads:
+        pulled = threads.submit(pull)
+        until(lambda: "waiting" in phases or len(machine.hub.requests) > asked + 1)
+        collecting.send_signal(signal.SIGCONT)
+        assert collecting.wait(240) == 0
+        machine.hub.gate.set()
+        assert whole(pulled.result()) == WEIGHTS

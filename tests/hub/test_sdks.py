@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,53 @@ def test_offline_says_which_shard_is_missing(machine: Machine) -> None:
         machine.with_settings(offline=True).store.pull(MODELSCOPE)
 
 
+ENGINES = ["*.safetensors", "*.json"]
+"""What vLLM has the SDK fetch: one format of the weights, and what it reads beside them."""
+
+
+def beside_the_model(machine: Machine) -> None:
+    machine.hub.repos[REPO] |= {"pytorch_model.bin": WEIGHTS, "README.md": b"# Tiny", "LICENSE": b"",
+                                "original/consolidated.00.pth": WEIGHTS, "m.png": b"png"}  # fmt: skip
+
+
+def test_offline_what_an_engine_fetched_is_a_model(machine: Machine) -> None:
+    beside_the_model(machine)
+    root = hf_download(machine, allow_patterns=ENGINES)
+    offline = machine.with_settings(offline=True).store
+    with offline.fetch_config(HF) as headers:
+        assert headers.json("config.json") == {"model_type": "tiny"}
+        assert headers.read(BIG) == WEIGHTS
+    model = offline.pull(HF)
+    assert model.path == root
+    assert {file.path for file in model.files} == set(FILES) - {"empty.txt"}
+
+
+@pytest.mark.parametrize("gone", [BIG, "config.json"])
+def test_offline_what_an_engine_fetched_and_cannot_do_without(machine: Machine, gone: str) -> None:
+    beside_the_model(machine)
+    (hf_download(machine, allow_patterns=ENGINES) / gone).resolve().unlink()
+    offline = machine.with_settings(offline=True).store
+    for ask in (offline.pull, offline.fetch_config):
+        with pytest.raises(OfflineError, match=f"changed here: .*{re.escape(gone)}"):
+            ask(HF)
+
+
+def test_offline_a_quantization_that_is_not_here(machine: Machine, source: Source) -> None:
+    for label in ("Q4_K_M", "Q8_0"):
+        machine.hub.repos[REPO][f"tiny-{label}.gguf"] = b"GGUF" + WEIGHTS
+    del machine.hub.repos[REPO][BIG]
+    download = modelscope_download if source == MODELSCOPE else hf_download
+    root = download(machine, allow_patterns=["*Q8_0*"])
+    offline = machine.with_settings(offline=True).store
+    for named in (source, replace(source, tag="Q8_0"), replace(source, file="tiny-Q8_0.gguf")):
+        with offline.fetch_config(named) as headers:
+            assert set(headers.files) == {"tiny-Q8_0.gguf"}
+        assert offline.pull(named).path == root / "tiny-Q8_0.gguf"
+    for other in (replace(source, tag="Q4_K_M"), replace(source, file="tiny-Q4_K_M.gguf")):
+        with pytest.raises(OfflineError, match=r"changed here: .*Q4_K_M"):
+            offline.pull(other)
+
+
 @pytest.mark.parametrize("kept", [["config.json"], ["config.json", "sub/tokenizer.json"]])
 def test_offline_a_config_in_the_cache_is_no_model(
     machine: Machine, source: Source, kept: list[str]
@@ -125,15 +174,27 @@ def test_a_blob_of_another_commit_is_linked_not_fetched(machine: Machine) -> Non
     assert machine.hub.bodies(BIG) == before
 
 
-@pytest.mark.parametrize("layout", ["models", "hub/models"])
+@pytest.mark.parametrize("layout", ["models", "hub/models", "hub", "."])
 def test_the_old_modelscope_layout_goes_on_being_used(machine: Machine, layout: str) -> None:
+    """The SDK before 1.22 kept no ``models``; the new one looks only where those since then did."""
     old = machine.settings.modelscope_cache / layout / "org" / "Tiny-1___5B"
     (old / "sub").mkdir(parents=True)
     for path, data in FILES.items():
         (old / path).write_bytes(data)
     assert machine.store.pull(MODELSCOPE).path == old
     assert not machine.hub.sent
-    assert modelscope_download(machine) == old
+    assert machine.with_settings(offline=True).store.pull(MODELSCOPE).path == old
+    if layout.endswith("models"):
+        assert modelscope_download(machine) == old
+
+
+@pytest.mark.parametrize("layout", ["models", "hub/models", "hub", "."])
+def test_links_of_yibus_own_are_no_old_layout(machine: Machine, layout: str) -> None:
+    path = machine.store.pull(MODELSCOPE).path
+    cache_dir = machine.settings.modelscope_cache / layout
+    linked = machine.store.pull(MODELSCOPE, cache_dir=cache_dir)
+    assert linked.path == cache_dir / REPO
+    assert machine.store.pull(MODELSCOPE).path == path
 
 
 def test_the_revision_that_was_asked_for_is_kept(machine: Machine) -> None:

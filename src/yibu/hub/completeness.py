@@ -1,13 +1,43 @@
-"""Missing files of a model directory by its own index files, where no hub can be asked."""
+"""Missing files of a model in a hub's cache, where no hub can be asked."""
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from yibu.hub.quantization import missing_parts
 
-def missing_shards(root: Path) -> list[str]:
+NO_WEIGHTS = (
+    ".json", ".jsonl", ".txt", ".md", ".py", ".jinja", ".yaml", ".yml", ".model", ".vocab", ".tiktoken",
+    ".gitattributes", ".gitignore", "license", "notice", ".html", ".pdf", ".png", ".jpg", ".jpeg", ".gif",
+    ".svg", ".webp", ".wav", ".mp3", ".mp4",
+)  # fmt: skip
+"""Endings of configs, tokenizers and documentation; weights have many more than can be listed."""
+_READ = ("config.json", "tokenizer", "vocab.", "merges.", "preprocessor_config.")
+"""Beginnings of the names of files that engines read beside the weights, if a repository has them."""
+
+
+def lacking(root: Path, here: Collection[str], listed: Collection[str] = ()) -> set[str]:
+    """Files that the model in ``root``, whose files are ``here``, cannot be loaded without.
+
+    Most files that the hub ``listed`` may be missing: vLLM and transformers fetch one format of the
+    weights, and no documentation.
+    """
+    weights = [path for path in here if not path.lower().endswith(NO_WEIGHTS)]
+    parts = itertools.chain(*missing_parts(weights).values())
+    if not weights:
+        read = set(listed)
+    elif all(path.lower().endswith(".gguf") for path in weights):
+        read = set()
+    else:
+        read = {path for path in listed if path.startswith(_READ)}
+    return {*_missing_shards(root), *parts, *read} - set(here)
+
+
+def _missing_shards(root: Path) -> set[str]:
     """Weight files named by an ``*.index.json`` that are missing."""
     missing = set()
     for index in root.glob("*.index.json"):
@@ -18,7 +48,7 @@ def missing_shards(root: Path) -> list[str]:
         if not names:
             missing.add(index.name)
         missing |= {name for name in names if not (root / name).is_file()}
-    return sorted(missing)
+    return missing
 
 
 def indexed_files(index: Any) -> set[str]:

@@ -27,7 +27,7 @@ from yibu.errors import (
 )
 from yibu.files import write_whole
 from yibu.hub import http, pages, tls
-from yibu.hub.completeness import missing_shards
+from yibu.hub.completeness import lacking
 from yibu.hub.digest import Expected
 from yibu.hub.local import local_files
 from yibu.hub.protocol import Listing, move
@@ -130,9 +130,9 @@ class HuggingFaceHub:
             path.relative_to(root).as_posix(): _by_blob_name(path, size)
             for path, size in local_files(root)
         }
-        for path in missing_shards(root):
-            files.setdefault(path, Expected())
-        files |= _tree(folder / "trees" / f"{commit}.json")
+        tree = _tree(folder / "trees" / f"{commit}.json")
+        for path in {*files, *lacking(root, files, tree)}:
+            files[path] = tree.get(path) or files.get(path, Expected())
         return Listing(commit, tuple(RemoteFile(*item) for item in sorted(files.items())))
 
     def immutable(self, source: Source) -> bool:

@@ -16,7 +16,7 @@ from yibu.hub.digest import digest
 from yibu.hub.records import Record
 from yibu.hub.types import Source
 
-_MANIFEST = ".yibu.json"
+MANIFEST = ".yibu.json"
 
 
 def link_directory(cache_dir: Path, source: Source) -> Path:
@@ -60,7 +60,7 @@ def make_links(record: Record, directory: Path) -> None:
             (directory / path).unlink()
             prune((directory / path).parent, directory)
     hashes = ours | {file.path: file.sha256 for file in record.files}
-    write_whole(directory / _MANIFEST, json.dumps(hashes, indent=1) + "\n", 0o644)
+    write_whole(directory / MANIFEST, json.dumps(hashes, indent=1) + "\n", 0o644)
     _old_spelling(directory)
 
 
@@ -75,9 +75,9 @@ def remove_links(directory: Path, record: Record) -> None:
             prune(target.parent, directory)
     if ours:
         if directory.is_dir():
-            write_whole(directory / _MANIFEST, json.dumps(ours, indent=1) + "\n", 0o644)
+            write_whole(directory / MANIFEST, json.dumps(ours, indent=1) + "\n", 0o644)
         return
-    (directory / _MANIFEST).unlink(missing_ok=True)
+    (directory / MANIFEST).unlink(missing_ok=True)
     masked = directory.with_name(directory.name.replace(".", "___"))
     if masked.is_symlink() and masked != directory:
         masked.unlink()
@@ -126,7 +126,7 @@ def _present(path: Path) -> bool:
 
 def _manifest(directory: Path) -> dict[str, str]:
     try:
-        data = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
+        data = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # none, or not ours any more: then nothing here may be replaced
     return (

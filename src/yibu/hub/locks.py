@@ -25,9 +25,33 @@ _POLL = 0.2
 """Seconds between tries to get a lock that another process holds."""
 
 
+PULLS = "pulls.lock"
+"""Beside the locks of pulls: every pull shares it, so that nobody who holds it alone meets a pull's
+unfinished files."""
+
+
+@contextmanager
+def pulling(
+    path: Path, cancel: threading.Event, on_wait: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Hold a pull's lock.
+
+    Raises:
+        PullCancelledError: ``cancel`` was set while another process held it.
+    """
+    with (
+        exclusive(path.with_name(PULLS), cancel, on_wait, fcntl.LOCK_SH),
+        exclusive(path, cancel, on_wait),
+    ):
+        yield
+
+
 @contextmanager
 def exclusive(
-    path: Path, cancel: threading.Event, on_wait: Callable[[], None] = lambda: None
+    path: Path,
+    cancel: threading.Event,
+    on_wait: Callable[[], None] = lambda: None,
+    kind: int = fcntl.LOCK_EX,
 ) -> Iterator[bool]:
     """Hold the lock; yields whether another process had it first.
 
@@ -35,7 +59,7 @@ def exclusive(
         PullCancelledError: ``cancel`` was set while another process held it.
     """
     waited = False
-    while (descriptor := _lock(path, fcntl.LOCK_EX | fcntl.LOCK_NB)) is None:
+    while (descriptor := _lock(path, kind | fcntl.LOCK_NB)) is None:
         waited = True
         on_wait()
         if cancel.wait(_POLL):

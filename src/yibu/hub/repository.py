@@ -16,6 +16,13 @@ from pathlib import Path
 from yibu.errors import HubError, HubUnreachableError, VerificationError
 from yibu.files import write_whole
 from yibu.hub import pages
+from yibu.hub.cached import (
+    cached_listing,
+    read_unfinished,
+    recorded_listing,
+    select_here,
+    unfinished,
+)
 from yibu.hub.completeness import indexed_files
 from yibu.hub.context import (
     PullContext,
@@ -26,16 +33,16 @@ from yibu.hub.context import (
     pull_lock,
     record_meets,
 )
-from yibu.hub.digest import Digest, Expected, check, differs, md5_of
+from yibu.hub.digest import Digest, check, differs, md5_of
 from yibu.hub.download import Download
 from yibu.hub.evidence import Evidence
 from yibu.hub.formats import check_format
 from yibu.hub.headers import remote_headers
 from yibu.hub.links import prune
-from yibu.hub.locks import READ_ONLY_ERRNOS, exclusive
+from yibu.hub.locks import READ_ONLY_ERRNOS, pulling
 from yibu.hub.partial import partial_bytes
 from yibu.hub.protocol import Hub, Listing
-from yibu.hub.quantization import Choice, Chooser, Variant, usual
+from yibu.hub.quantization import Choice, Variant
 from yibu.hub.records import Proof, Record, RecordedFile, now, unchanged
 from yibu.hub.removal import supersede
 from yibu.hub.selection import RemoteFile, Selection, require_indexed, select
@@ -45,13 +52,6 @@ from yibu.hub.updates import version_at_hub
 from yibu.messages import tr
 
 logger = logging.getLogger(__name__)
-
-UNFINISHED = ".unfinished"
-_NO_WEIGHTS = (
-    ".json", ".jsonl", ".txt", ".md", ".py", ".jinja", ".yaml", ".yml", ".model", ".vocab", ".tiktoken",
-    ".gitattributes", ".gitignore", "license",
-)  # fmt: skip
-"""Endings of what configs and tokenizers are read from; weights have many more than can be listed."""
 
 
 def pull_repository(
@@ -64,7 +64,7 @@ def pull_repository(
         return _wanted(record, context), ()
     context.meter.phase("listing")
     if context.settings.offline:
-        listing = _recorded_listing(record) if record else _cached_listing(hub, source)
+        listing = recorded_listing(record) if record else cached_listing(hub, source)
     else:
         try:
             listing = hub.listing(source, context.cancel)
@@ -73,14 +73,11 @@ def pull_repository(
                 raise
             logger.warning("%s What is here already is used.", error.message)
             return record, ()
-    main = record.main if record else ""
-    chosen = select(listing.files, source, _chooser(hub, source, listing, context), main)
-    check_pins_met(source, context.pins, {file.path for file in chosen.files})
-    if not context.settings.offline:
-        _require_indexed(source, chosen, context)
+    chosen = _chosen(hub, source, listing, record, context)
+    check_pins_met(source, context.pins, set(chosen.paths))
     pull = _Pull(hub, source, listing, chosen, context)
     try:
-        with exclusive(pull.lock, context.cancel, pull.report_waiting):
+        with pulling(pull.lock, context.cancel, pull.report_waiting):
             return pull.run(context.records.read(source)), (*chosen.notes, *pull.notes)
     except OSError as error:
         if error.errno not in READ_ONLY_ERRNOS:
@@ -102,22 +99,20 @@ def _wanted(record: Record, context: PullContext) -> Record:
     return record
 
 
-def _chooser(hub: Hub, source: Source, listing: Listing, context: PullContext) -> Chooser:
-    """Asks the context's own chooser; offline, where no header can be read, takes what is here."""
+def _chosen(
+    hub: Hub, source: Source, listing: Listing, record: Record | None, context: PullContext
+) -> Selection:
+    main = record.main if record else ""
+    if context.settings.offline:
+        return select_here(hub, source, listing, main)
 
     def choose(found: Sequence[Variant]) -> Choice:
-        if not context.settings.offline:
-            return context.choose(
-                found, remote_headers(source, listing.files, context.client, context.settings)
-            )
-        snapshot = hub.snapshot(source, listing.commit)
-        by_path = {file.path: file for file in listing.files}
-        for variant in found:
-            if all(snapshot.existing(by_path[path]) for path in variant.files):
-                return Choice(variant, tr("which is here"))
-        return usual(found)
+        headers = remote_headers(source, listing.files, context.client, context.settings)
+        return context.choose(found, headers)
 
-    return choose
+    chosen = select(listing.files, source, choose, main)
+    _require_indexed(source, chosen, context)
+    return chosen
 
 
 def _require_indexed(source: Source, chosen: Selection, context: PullContext) -> None:
@@ -127,41 +122,6 @@ def _require_indexed(source: Source, chosen: Selection, context: PullContext) ->
         if path.endswith(".index.json") and file.url:
             headers = remote_headers(source, [file], context.client, context.settings)
             require_indexed(source, path, indexed_files(headers.json(path)), listed)
-
-
-def _cached_listing(hub: Hub, source: Source) -> Listing:
-    """What the cache holds without a record, and what a pull that was cut off had still to bring.
-
-    Raises:
-        OfflineError: no model is there: nothing, or the few files that a tokenizer or a config is read from.
-    """
-    listing = hub.cached_listing(source)
-    if listing is None:
-        raise offline_error(source, ())
-    files = {file.path: file for file in listing.files}
-    files |= _read_unfinished(_unfinished(hub, source, listing.commit))
-    if all(path.lower().endswith(_NO_WEIGHTS) for path in files):
-        raise offline_error(source, [tr("the weights")])
-    return replace(listing, files=tuple(files.values()))
-
-
-def _unfinished(hub: Hub, source: Source, commit: str) -> Path:
-    """Where a pull keeps what it was to bring, until it has: a hub's cache does not tell."""
-    key = "\0".join((source.scheme, source.name, commit))
-    return hub.workspace / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}{UNFINISHED}"
-
-
-def _read_unfinished(path: Path) -> dict[str, RemoteFile]:
-    try:
-        items = json.loads(path.read_bytes()).items()
-        return {name: RemoteFile(name, Expected(*expected)) for name, expected in items}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # no pull was cut off, or it was while it wrote this: nothing had come
-
-
-def _recorded_listing(record: Record) -> Listing:
-    files = (RemoteFile(file.path, Expected(file.size, file.sha256)) for file in record.files)
-    return Listing(record.commit, tuple(files))
 
 
 class _Pull:
@@ -178,7 +138,7 @@ class _Pull:
         self._context = context
         self._workspace = hub.workspace
         self._snapshot = hub.snapshot(source, commit)
-        self._unfinished = _unfinished(hub, source, commit)
+        self._unfinished = unfinished(hub, source, commit)
         self._expected = {
             file.path: pinned(context.pins, file.path, file.expected) for file in chosen.files
         }
@@ -255,7 +215,7 @@ class _Pull:
 
     def _note_unfinished(self, files: Sequence[RemoteFile]) -> None:
         """Keep ``files`` beside what other pulls of this commit have to bring; our own else go."""
-        others = _read_unfinished(self._unfinished)
+        others = read_unfinished(self._unfinished)
         left = {path: file for path, file in others.items() if path not in self._expected}
         left |= {file.path: file for file in files}
         if not left:

@@ -36,6 +36,10 @@ class Selection:
     """The model's file; empty where all files are the model."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def paths(self) -> list[str]:
+        return [file.path for file in self.files]
+
 
 def select(
     files: Sequence[RemoteFile],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from yibu.errors import HubNotFoundError, SourceError
 from yibu.hub import catalogue, huggingface, modelscope
+from yibu.hub.cached import cached_model
 from yibu.hub.context import Pins, PullContext, offline_error, os_errors
 from yibu.hub.headers import (
     HeaderChooser,
@@ -115,11 +116,13 @@ class Store(Upkeep):
         model = self.find(source)
         if model is not None:
             return local_headers(model)
-        if self._settings.offline:
-            record = self._records.read(source)
-            raise offline_error(source, record.changed() if record else ())
         if source.scheme == "local":
             return local_headers(open_local(source))
+        if self._settings.offline:
+            record = self._records.read(source)
+            if record is None and source.scheme != "pypi":
+                return local_headers(cached_model(self._hub(source), source))
+            raise offline_error(source, record.changed() if record else ())
         if source.scheme == "pypi":
             raise HubNotFoundError(
                 "{source} cannot be read before it is here: its files are compressed in a wheel.",

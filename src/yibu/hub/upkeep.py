@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from yibu.errors import HubError, HubNotFoundError, SourceError, VerificationError
+from yibu.hub.cached import UNFINISHED
 from yibu.hub.context import os_errors, pull_lock
 from yibu.hub.digest import Expected, check, digest
 from yibu.hub.local import local_files, open_local
-from yibu.hub.locks import READ_ONLY_ERRNOS, Lease, is_free, try_exclusive
+from yibu.hub.locks import PULLS, READ_ONLY_ERRNOS, Lease, is_free, try_exclusive
 from yibu.hub.progress import Meter
 from yibu.hub.records import Proof, Record, RecordedFile, Records, now, slug
 from yibu.hub.removal import delete, earlier_commits
-from yibu.hub.repository import UNFINISHED
 from yibu.hub.types import ProgressCallback, Scheme, Source
 from yibu.messages import tr
 
@@ -287,11 +287,32 @@ class Upkeep:
         return GcResult(tuple(removed))
 
     def _garbage(self) -> Iterator[Garbage]:
-        yield from self._partials()
+        """Whoever takes one deletes it before the next: no pull begins in between."""
+        partial = self._store / "partial"
+        places = {partial: self._store / "locks"} | {
+            each: each for each in self._workspaces.values()
+        }
+        with ExitStack() as held:
+            idle = {
+                place: held.enter_context(try_exclusive(locks / PULLS))
+                for place, locks in places.items()
+                if os.access(locks, os.W_OK)  # a pull makes it before all else
+            }
+            for place in [place for place in idle if idle[place]]:
+                for path in sorted(place.iterdir()) if place.is_dir() else ():
+                    if path.suffix not in (".lock", ".lease", UNFINISHED):
+                        yield Garbage(path, _size(path), tr("an unfinished download"))
+            if not all(idle.values()):
+                logger.info("a pull runs: what is unfinished beside it stays")
+                return
+            yield from self._unrecorded()
+
+    def _unrecorded(self) -> Iterator[Garbage]:
         known = {slug(record.source) for record in self._records}
         packages = self._store / "packages"
         for directory in sorted(packages.iterdir()) if packages.is_dir() else ():
-            if directory.name not in known and self._free(directory.name):
+            lease = self._store / "leases" / f"{directory.name}.lock"
+            if directory.name not in known and is_free(lease):
                 yield Garbage(directory, _size(directory), tr("a package that no record names"))
         for record in self._records:
             if all(not (record.root / file.path).exists() for file in record.files):
@@ -312,21 +333,6 @@ class Upkeep:
             logger.info("%s", error.message)
         else:
             yield Garbage(record.root, sum(freed), tr("an earlier version of a model"))
-
-    def _partials(self) -> Iterator[Garbage]:
-        """Partial downloads, unless a pull runs: its lock is held as long as it does."""
-        places = [(self._store / "locks", self._store / "partial")]
-        places += [(workspace, workspace) for workspace in self._workspaces.values()]
-        for locks, partial in places:
-            if not all(is_free(lock) for lock in sorted(locks.glob("*.lock"))):
-                logger.info("a pull runs in %s: its partial files stay", partial)
-                continue
-            for path in sorted(partial.iterdir()) if partial.is_dir() else ():
-                if path.suffix not in (".lock", ".lease", UNFINISHED):
-                    yield Garbage(path, _size(path), tr("an unfinished download"))
-
-    def _free(self, name: str) -> bool:
-        return all(is_free(self._store / folder / f"{name}.lock") for folder in ("locks", "leases"))
 
     def _unknown(self, source: Source) -> HubNotFoundError:
         names = [str(record.source) for record in self._records]
