@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from yibu.hub.locks import Lease, exclusive, try_exclusive
+from yibu.hub.locks import exclusive, lease, try_exclusive
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
                 if free:
                     be_alone(alone, path)
         else:
-            with Lease(path):
+            with lease(path):
                 leased.touch()
                 if alone.exists():
                     sys.exit("somebody believes to be alone beside a lease")

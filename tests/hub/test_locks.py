@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tests.support.polling import until
 from tests.support.zygote import ZYGOTE
 from yibu.errors import PullCancelledError
-from yibu.hub.locks import Lease, exclusive, try_exclusive
+from yibu.hub.locks import exclusive, lease, try_exclusive
 
 
 @pytest.fixture
@@ -32,12 +33,12 @@ def test_the_file_goes_with_the_lock(path: Path) -> None:
 
 
 def test_the_file_goes_with_the_last_lease(path: Path) -> None:
-    first, second = Lease(path), Lease(path)
-    first.release()
-    with try_exclusive(path) as free:
-        assert not free
-    assert path.exists()
-    second.release()
+    with lease(path):
+        with lease(path):
+            pass
+        with try_exclusive(path) as free:
+            assert not free
+        assert path.exists()
     assert not path.exists()
 
 
@@ -70,17 +71,17 @@ def test_who_waited_holds_the_new_file(path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells who waits")
 def test_a_lease_that_waited_for_a_remover_is_on_the_new_file(path: Path) -> None:
-    leases: list[Lease] = []
+    held = ExitStack()
     with exclusive(path, threading.Event()):
         old = f":{path.stat().st_ino} "
-        thread = threading.Thread(target=lambda: leases.append(Lease(path)))
+        thread = threading.Thread(target=held.enter_context, args=[lease(path)])
         thread.start()
         until(lambda: any("->" in line and old in line for line in locks_of_the_machine()))
     thread.join(60)
     assert path.exists()
     with try_exclusive(path) as free:
         assert not free
-    leases[0].release()
+    held.close()
     assert not path.exists()
 
 

@@ -199,7 +199,7 @@ def test_weights_whose_parts_are_not_all_listed_are_refused(machine: Machine, ti
     for shards in (SHARDS[:2], SHARDS[1:]):
         machine.hub.repos[REPO] = {"config.json": b"{}", **dict.fromkeys(shards, b"x" * 5000)}
         with pytest.raises(
-            VerificationError, match=r"does not list 1 files of the model: model-0000"
+            VerificationError, match=r"does not list 1 of the model's files: model-0000"
         ):
             machine.store.pull(tiny)
     index = b'{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}'
@@ -207,7 +207,7 @@ def test_weights_whose_parts_are_not_all_listed_are_refused(machine: Machine, ti
         "model.safetensors.index.json": index,
         "one.safetensors": b"x" * 5000,
     }
-    with pytest.raises(VerificationError, match=r"two\.safetensors \(its model"):
+    with pytest.raises(VerificationError, match=r"two\.safetensors \(named by model"):
         machine.store.pull(tiny)
     assert machine.hub.bodies(".safetensors") == 0
     # A second, whole set of weights is enough.

@@ -335,6 +335,12 @@ def test_ls_and_verify_say_it(machine: Machine) -> None:
     assert listed["unverified"] == {
         "config.json": "format", BIG: "format", "sub/tokenizer.json": "format", "empty.txt": "size",
     }  # fmt: skip
+    assert listed["changed"] == []
+    (Path(listed["path"]) / BIG).unlink()
+    assert f"gone or changed: {BIG}" in yibu("ls").stdout
+    (listed,) = json.loads(yibu("ls", "--json").stdout)["models"]
+    assert listed["changed"] == [BIG]
+    yibu("pull", f"hf:{REPO}")
     checked = yibu("verify")
     assert "unverified" in checked.stdout
     assert "its hub gave no hash of" in checked.stderr

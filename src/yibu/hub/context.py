@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -14,13 +15,15 @@ from yibu.errors import DiskFullError, HubError, OfflineError, VerificationError
 from yibu.hub.digest import Expected
 from yibu.hub.headers import HeaderChooser, first_usual
 from yibu.hub.http import HttpClient
-from yibu.hub.partial import DISK_FULL_ERRNOS
 from yibu.hub.progress import Meter
 from yibu.hub.records import Record, Records, slug
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
 from yibu.messages import tr
 from yibu.units import sizes_apart
+
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""EFBIG: a limit on the size of files (ulimit -f), with the same remedy."""
 
 Pins = Mapping[str, tuple[int, str]]
 """path in the model → (bytes, sha256 hex)"""
@@ -105,12 +108,13 @@ def os_errors(source: Source) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
+        if error.errno in _DISK_FULL:
             raise DiskFullError(
                 "{source}: the disk is full ({filename}).",
                 source=source,
                 filename=error.filename,
-                hint="Free some room (`yibu gc`, `yibu rm`), then run the same command again",
+                hint="Free some room (`yibu gc`, `yibu rm`), then run the same command again; it goes "
+                "on where it stopped",
             ) from error
         raise HubError(
             "{source}: {filename}: {strerror}.",

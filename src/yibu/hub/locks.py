@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 from yibu.errors import PullCancelledError
 
@@ -92,24 +91,16 @@ def is_free(path: Path) -> bool:
         return free
 
 
-class Lease:
-    """A shared lock: what it names is in use until ``release``, or until this process ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        # A remover holds its exclusive lock for moments only, so this wait is short.
-        self._descriptor = _lock(path, fcntl.LOCK_SH)
-
-    def release(self) -> None:
-        if self._descriptor is not None:
-            _give_up(self._path, self._descriptor)
-            self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+@contextmanager
+def lease(path: Path) -> Iterator[None]:
+    """A shared lock: the thing it names is in use."""
+    # A remover holds its exclusive lock for moments only, so this wait is short.
+    descriptor = _lock(path, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            _give_up(path, descriptor)
 
 
 def _lock(path: Path, kind: int) -> int | None:

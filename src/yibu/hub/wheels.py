@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from yibu.errors import HubNotFoundError, PullCancelledError, SourceError, VerificationError
-from yibu.hub.partial import disk_full_as_error
+from yibu.hub.partial import naming
 from yibu.hub.source import safe_member
 from yibu.messages import tr
 
@@ -106,9 +106,9 @@ def extract(
 
     Raises:
         VerificationError: a member's bytes are not those that were packed.
-        DiskFullError, PullCancelledError: ``target`` is left half written.
+        OSError, PullCancelledError: ``target`` is left half written.
     """
-    with disk_full_as_error(target):
+    with naming(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("wb") as file:
             for member in output.members:

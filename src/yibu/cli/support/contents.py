@@ -199,7 +199,7 @@ def _plan(context: Context, path: Path | None, model: str) -> str:
 
 def _stored(context: Context) -> list[dict[str, Any]]:
     return [
-        {"source": str(one.source), "size": one.size, "unverified": dict(one.unverified)}
+        {"source": str(one.source), "size": one.model.size, "unverified": one.unverified}
         for one in open_store(context, offline=True).list()
     ]
 

@@ -70,7 +70,8 @@ def show(
     source = stored_source(named, store, context) if named else None
     if source is not None and (local := store.find(source)) is not None:
         facts = read_facts(local.path)
-        size = next((one.size for one in store.list() if one.source == source), None)
+        sizes = {one.source: one.model.size for one in store.list()}
+        size = sizes.get(source)
         shown |= {
             "source": str(source),
             "path": str(local.path),

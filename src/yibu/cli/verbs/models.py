@@ -70,18 +70,22 @@ def pull(
 
 def ls(as_json: JsonOption = False) -> None:
     """List the models on this disk."""
-    store = open_store(Context.here())
-    rows = [
-        {
-            "source": str(stored.source),
-            "size": stored.size if as_json else output.size(stored.size),
-            "verified": not stored.unverified if as_json else _verified(stored.unverified),
-            "unverified": dict(stored.unverified),
-            "path": str(stored.path),
-            "superseded": stored.superseded,
-        }
-        for stored in store.list()
-    ]
+    rows = []
+    for record in open_store(Context.here()).list():
+        changed, unverified, model = record.changed(), record.unverified, record.model
+        rows.append(
+            {
+                "source": str(record.source),
+                "size": model.size if as_json else output.size(model.size),
+                "verified": not changed and not unverified
+                if as_json
+                else _changed(changed) or _verified(unverified),
+                "unverified": unverified,
+                "changed": changed,
+                "path": str(model.path),
+                "superseded": record.superseded,
+            }
+        )
     columns = ("SOURCE", "SIZE", "VERIFIED", "PATH")
     output.listing(rows, columns, as_json=as_json, kind="models", none=_NO_MODELS)
 
@@ -91,6 +95,13 @@ _COMPARED = {
     "size": tr("length only"),
     "none": tr("not compared"),
 }
+
+
+def _changed(files: list[str]) -> str:
+    if not files:
+        return ""
+    shown = ", ".join(files[:2]) + (" …" if len(files) > 2 else "")
+    return tr("gone or changed: {files}", files=shown)
 
 
 def _verified(unverified: Mapping[str, str]) -> str:
@@ -105,12 +116,8 @@ def rm(source: Annotated[str, argument("The model's name or source.")]) -> None:
     """Remove a model from this disk."""
     context = Context.here()
     store = open_store(context)
-    removed = store.remove(stored_source(source, store, context))
-    output.say(
-        "Removed {source}, {freed_bytes}.",
-        source=source,
-        freed_bytes=output.size(removed.freed_bytes),
-    )
+    freed = store.remove(stored_source(source, store, context))
+    output.say("Removed {source}, {freed_bytes}.", source=source, freed_bytes=output.size(freed))
 
 
 def verify(
@@ -155,10 +162,10 @@ def gc(
     dry_run: Annotated[bool, option("Only say what would go.", "--dry-run")] = False,
 ) -> None:
     """Remove what no model needs: broken-off downloads, files without a record, earlier commits."""
-    result = open_store(Context.here()).gc(dry_run=dry_run)
-    for item in result.garbage:
+    garbage = open_store(Context.here()).gc(dry_run=dry_run)
+    for item in garbage:
         output.data(f"{item.path}  {output.size(item.size)}  {item.reason}")
-    freed = output.size(result.freed_bytes)
+    freed = output.size(sum(item.size for item in garbage))
     output.talk(
         tr("{freed} would be freed.", freed=freed)
         if dry_run
