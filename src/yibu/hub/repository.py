@@ -61,7 +61,10 @@ def pull_repository(
     record = context.records.read(source)
     whole = record is not None and not record.changed() and record_meets(record, context.pins)
     if record is not None and whole and (context.settings.offline or hub.immutable(source)):
-        return _wanted(record, context), ()
+        if record.superseded:  # asked for by its own name, no longer as another one's past
+            record = replace(record, superseded=False)
+            context.records.write(record)
+        return record, ()
     context.meter.phase("listing")
     if context.settings.offline:
         listing = recorded_listing(record) if record else cached_listing(hub, source)
@@ -89,14 +92,6 @@ def pull_repository(
         note = tr("{source} stays as it is here: its hub has other files, which cannot be written ({error})",
                   source=source, error=error.strerror)  # fmt: skip
         return record, (*chosen.notes, note)
-
-
-def _wanted(record: Record, context: PullContext) -> Record:
-    """The record of a model that is asked for by its own name, no longer as another one's past."""
-    if record.superseded:
-        record = replace(record, superseded=False)
-        context.records.write(record)
-    return record
 
 
 def _chosen(

@@ -93,7 +93,12 @@ def stored_source(text: str, store: Store, context: Context) -> Source:
     # An earlier commit has no name but its own.
     sources = {stored.source for stored in here if not stored.superseded}
     named = sorted(
-        (s for s in sources if text in (s.name, s.name.rpartition("/")[2], _served(s))), key=str
+        (
+            s
+            for s in sources
+            if text in (s.name, s.name.rpartition("/")[2], served_name(s.file or s.name))
+        ),
+        key=str,
     )
     if len(named) == 1:
         return named[0]
@@ -114,10 +119,6 @@ def stored_source(text: str, store: Store, context: Context) -> Source:
             text=text,
             hint="See what is here with: yibu ls",
         ) from error
-
-
-def _served(source: Source) -> str:
-    return served_name(source.file or source.name)
 
 
 def served_name(name: str) -> str:

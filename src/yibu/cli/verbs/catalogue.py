@@ -70,12 +70,10 @@ def show(
     source = stored_source(named, store, context) if named else None
     if source is not None and (local := store.find(source)) is not None:
         facts = read_facts(local.path)
-        sizes = {one.source: one.model.size for one in store.list()}
-        size = sizes.get(source)
         shown |= {
             "source": str(source),
             "path": str(local.path),
-            "size": size if as_json or size is None else output.size(size),
+            "size": local.size if as_json else output.size(local.size),
             "format": facts.format,
             "architecture": facts.architecture or None,
             "context": facts.max_context,

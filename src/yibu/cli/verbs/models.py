@@ -77,9 +77,9 @@ def ls(as_json: JsonOption = False) -> None:
             {
                 "source": str(record.source),
                 "size": model.size if as_json else output.size(model.size),
-                "verified": not changed and not unverified
+                "verified": not (changed or unverified)
                 if as_json
-                else _changed(changed) or _verified(unverified),
+                else _verified(changed, unverified),
                 "unverified": unverified,
                 "changed": changed,
                 "path": str(model.path),
@@ -97,15 +97,11 @@ _COMPARED = {
 }
 
 
-def _changed(files: list[str]) -> str:
-    if not files:
-        return ""
-    shown = ", ".join(files[:2]) + (" …" if len(files) > 2 else "")
-    return tr("gone or changed: {files}", files=shown)
-
-
-def _verified(unverified: Mapping[str, str]) -> str:
-    """Whether every file had a hash to compare it with, or else the weakest comparison."""
+def _verified(changed: list[str], unverified: Mapping[str, str]) -> str:
+    """Whether every file is here and had a hash to compare it with, or else the weakest comparison."""
+    if changed:
+        files = ", ".join(changed[:2]) + (" …" if len(changed) > 2 else "")
+        return tr("gone or changed: {files}", files=files)
     least = next(
         (proof for proof in ("none", "size", "format") if proof in unverified.values()), None
     )
@@ -150,7 +146,7 @@ def verify(
                 "{unverified}: {unverified2}.",
                 result_source=result.source,
                 unverified=", ".join(list(result.unverified)[:4]),
-                unverified2=_verified(result.unverified),
+                unverified2=_verified([], result.unverified),
             )
     damaged = [row["source"] for row in rows if row["result"] == "damaged"]
     for name in damaged:
