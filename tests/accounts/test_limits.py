@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yibu.accounts.limits import Admission, Bucket, Meter, Spending, bounds
+from yibu.accounts.limits import Bucket, Meter, Spending, admit, bounds
 from yibu.accounts.types import Budget
 from yibu.config.types import Limits
 
@@ -29,10 +29,9 @@ def test_no_stretch_of_time_has_more_requests_than_its_rate_and_one_burst(
     limited, now, begun = meter(Limits(rpm=rpm)), 0.0, []
     for pause in pauses:
         now += pause
-        admission = Admission([limited])
-        if admission.begin(now, NOON, 0) is None:
+        if admit([limited], 0, now, NOON).refusal is None:
             begun.append(now)
-            admission.end(0)
+            limited.end(0, 0)
     for first, at in enumerate(begun):
         for last in range(first, len(begun)):
             assert last - first + 1 <= rpm + (begun[last] - at) * rpm / 60 + 1e-6
@@ -45,12 +44,12 @@ def test_who_waits_as_long_as_told_gets_in_and_who_comes_earlier_does_not(
     limited, now = meter(Limits(rpm=rpm)), 0.0
     for pause in pauses:
         now += pause
-        refusal = Admission([limited]).begin(now, NOON, 0)
+        refusal = admit([limited], 0, now, NOON).refusal
         if refusal is not None:
             assert 0 < refusal.wait <= 60 / rpm + 1e-6
-            assert Admission([limited]).begin(now + refusal.wait * 0.99 - 1e-6, NOON, 0) is not None
+            assert admit([limited], 0, now + refusal.wait * 0.99 - 1e-6, NOON).refusal is not None
             now += refusal.wait
-            assert Admission([limited]).begin(now + 1e-6, NOON, 0) is None
+            assert admit([limited], 0, now + 1e-6, NOON).refusal is None
 
 
 @given(
@@ -63,9 +62,8 @@ def test_tokens_are_the_rate_and_one_burst_and_one_request(
     limited, now, taken = meter(Limits(tpm=tpm)), 0.0, []
     for pause, set_aside, tokens in requests:
         now += pause
-        admission = Admission([limited])
-        if admission.begin(now, NOON, set_aside) is None:
-            admission.end(tokens)
+        if admit([limited], set_aside, now, NOON).refusal is None:
+            limited.end(set_aside, tokens)
             taken.append((now, tokens))
     for first, (start, _) in enumerate(taken):
         for last in range(first, len(taken)):
@@ -76,19 +74,16 @@ def test_tokens_are_the_rate_and_one_burst_and_one_request(
 @given(st.integers(1, 5), st.lists(st.booleans(), max_size=60))
 def test_never_more_at_once(limit: int, steps: list[bool]) -> None:
     limited = meter(Limits(concurrency=limit))
-    running: list[Admission] = []
+    running = 0
     for begin in steps:
         if begin:
-            admission = Admission([limited])
-            refused = admission.begin(0.0, NOON, 0) is not None
-            assert refused == (len(running) == limit)
-            if not refused:
-                running.append(admission)
+            refused = admit([limited], 0, 0.0, NOON).refusal is not None
+            assert refused == (running == limit)
+            running += not refused
         elif running:
-            ended = running.pop()
-            ended.end(0)
-            ended.end(0)  # counts once
-        assert limited.in_flight == len(running)
+            limited.end(0, 0)
+            running -= 1
+        assert limited.in_flight == running
 
 
 @given(st.lists(st.integers(0, 100), max_size=40))
@@ -96,22 +91,21 @@ def test_a_budget_is_overdrawn_by_one_request_at_most(used: list[int]) -> None:
     limited = meter(Limits(), Budget(500, "day"))
     spent = 0
     for tokens in used:
-        admission = Admission([limited])
-        refusal = admission.begin(0.0, NOON, 0)
+        refusal = admit([limited], 0, 0.0, NOON).refusal
         assert (refusal is not None) == (spent >= 500)
         if refusal is None:
-            admission.end(tokens)
+            limited.end(0, tokens)
             spent += tokens
         else:
             assert refusal.wait == 12 * 3600
     tomorrow = NOON + 12 * 3600
-    assert Admission([limited]).begin(0.0, tomorrow, 0) is None
+    assert admit([limited], 0, 0.0, tomorrow).refusal is None
 
 
 def test_of_two_limits_both_are_taken_or_none() -> None:
     key, model = meter(Limits(rpm=10, concurrency=5)), meter(Limits(rpm=1))
-    assert Admission([key, model]).begin(0.0, NOON, 0) is None
-    refusal = Admission([key, model]).begin(0.0, NOON, 0)
+    assert admit([key, model], 0, 0.0, NOON).refusal is None
+    refusal = admit([key, model], 0, 0.0, NOON).refusal
     assert refusal is not None
     assert refusal.kind == "requests"
     assert refusal.limit == 1
@@ -122,30 +116,31 @@ def test_of_two_limits_both_are_taken_or_none() -> None:
 
 def test_the_headers_have_the_tightest_limit() -> None:
     key, model = meter(Limits(rpm=60, tpm=100)), meter(Limits(rpm=6))
-    admission = Admission([key, model])
-    assert admission.begin(0.0, NOON, 40) is None
-    requests, tokens = admission.windows(0.0)
+    verdict = admit([key, model], 40, 0.0, NOON)
+    assert verdict.refusal is None
+    requests, tokens = verdict.windows
     assert requests is not None
     assert tokens is not None
     assert (requests.limit, requests.remaining, requests.reset) == (6, 5, 10.0)
     assert (tokens.limit, tokens.remaining, tokens.reset) == (100, 60, 24.0)
-    admission.end(10)  # of the 40 that were set aside
-    assert admission.windows(0.0)[1].remaining == 90  # type: ignore[union-attr]
+    for one in (key, model):
+        one.end(40, 10)  # of the 40 that were set aside
+    assert key.state(0.0)[1] == 90
 
 
 def test_changed_limits_keep_what_is_in_use() -> None:
     limited = meter(Limits(rpm=10, concurrency=2))
     for _ in range(2):
-        assert Admission([limited]).begin(0.0, NOON, 0) is None
+        assert admit([limited], 0, 0.0, NOON).refusal is None
     limited.configure(Limits(rpm=3, concurrency=3), None, 0.0)
-    assert Admission([limited]).begin(0.0, NOON, 0) is None
-    assert Admission([limited]).begin(0.0, NOON, 0).kind == "concurrency"  # type: ignore[union-attr]
+    assert admit([limited], 0, 0.0, NOON).refusal is None
+    assert admit([limited], 0, 0.0, NOON).refusal.kind == "concurrency"  # type: ignore[union-attr]
     limited.configure(Limits(rpm=3), None, 0.0)
-    assert Admission([limited]).begin(0.0, NOON, 0).kind == "requests"  # type: ignore[union-attr]
+    assert admit([limited], 0, 0.0, NOON).refusal.kind == "requests"  # type: ignore[union-attr]
 
 
 def test_a_clock_that_goes_back_gives_and_takes_nothing() -> None:
-    bucket = Bucket.full(60, 100.0)
+    bucket = Bucket(60, 60, 100.0)
     bucket.level = 10
     bucket.refill(50.0)
     assert bucket.level == 10

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from yibu.accounts import database
 from yibu.accounts.database import AccountsError
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import AccountStore, holds_keys
-from yibu.accounts.types import Account
+from yibu.accounts.types import Account, Budget
+from yibu.accounts.usage import Used
 from yibu.errors import NotReadyError, UnauthorizedError
 from yibu.gateway.keys import KeyRing
 
@@ -137,7 +139,7 @@ async def test_what_was_read_goes_on_also_that_there_are_no_keys(
         other.execute("BEGIN IMMEDIATE")
         accounts.used("-", "m").requests += 1
         with pytest.raises(AccountsError, match="locked"):
-            await accounts.sync()
+            await accounts.usage("key", 0)
         assert ring.check(None).name == "-"
         trying = asyncio.create_task(accounts.sync())
         while not trying.done():  # what is on its way to the disk is not there yet
@@ -145,7 +147,6 @@ async def test_what_was_read_goes_on_also_that_there_are_no_keys(
             assert told is not None
             assert told["requests"] == 1
             await asyncio.sleep(0.01)
-        assert isinstance(trying.exception(), AccountsError)
         other.close()
         await accounts.sync()
         assert accounts.unwritten() is None
@@ -326,3 +327,42 @@ async def test_a_copy_that_is_put_in_place_is_what_holds(path: Path) -> None:
         await accounts.sync()
         assert accounts.find(alice.encode()) is not None
         assert accounts.find(bob.encode()) is None
+
+
+async def test_keys_are_checked_where_usage_cannot_be_read(path: Path) -> None:
+    """Each page that begins something of the usage table is bad by itself, from the node's start on."""
+    with AccountStore.open(path) as store:
+        key = store.add(Account("alice", budget=Budget(100, "day")))
+        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [size] = store.connection.execute("PRAGMA page_size").fetchone()
+        named = "SELECT rootpage FROM sqlite_master WHERE tbl_name = 'usage'"
+        pages = [page for (page,) in store.connection.execute(named)]
+    whole = path.read_bytes()
+    for page in pages:
+        path.write_bytes(whole[: (page - 1) * size] + b"\xff" * size + whole[page * size :])
+        accounts = LiveAccounts(path)
+        async with accounts.running():
+            caller = accounts.find(key.encode())
+            assert caller is not None
+            assert caller.meter is not None
+            for _ in range(2):  # what is in memory counts, also when the accounts are read again
+                caller.meter.begin(0)
+                caller.meter.end(0, 60)
+                accounts.used("alice", "m").add(Used(1, completion_tokens=60))
+                await accounts.sync()
+            refused = caller.meter.refusal(0, time.time())
+            assert refused is not None
+            assert refused.used == 120
+            told = accounts.unwritten()
+            assert told is not None
+            assert (told["requests"], told["unreadable"]) == (2, False)
+            with pytest.raises(AccountsError, match="damaged"):
+                await accounts.usage("key", 0)
+            copy = path.with_name("copy.db")
+            copy.write_bytes(whole)
+            with sqlite3.connect(copy) as good, sqlite3.connect(path) as damaged:
+                good.backup(damaged)  # what `.restore` of the sqlite3 program does
+            [row] = await accounts.usage("key", 0)
+            assert (row["requests"], accounts.unwritten()) == (2, None)
+        path.with_name(path.name + "-wal").unlink(missing_ok=True)
+        path.with_name(path.name + "-shm").unlink(missing_ok=True)

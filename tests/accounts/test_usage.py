@@ -58,7 +58,7 @@ async def test_what_cannot_be_written_is_written_later_and_once(
         for _ in range(3):
             accounts.used("alice", "a").add(Used(1, prompt_tokens=10))
             with pytest.raises(AccountsError, match="locked"):
-                await accounts.sync()
+                await accounts.usage("key", 0)
         other.execute("ROLLBACK")
         other.close()
         for _ in range(2):

@@ -43,6 +43,8 @@ class FakeBackend:
     refusal: RequestError | None = None
     """Instead of that."""
     waiting: int = 0
+    asked: dict[str, Any] = field(default_factory=dict)
+    """How the latest request asked for a replica."""
 
     def add(self, model: str, *upstreams: Upstream, **fields: Any) -> None:
         served = fields.pop("served_name", None)
@@ -70,7 +72,10 @@ class FakeBackend:
     def queued(self, model: str) -> int:
         return self.waiting
 
-    def acquire(self, model: str, *, exclude: frozenset[str] = frozenset(), **_: Any) -> FakeLease:
+    def acquire(
+        self, model: str, *, exclude: frozenset[str] = frozenset(), **asked: Any
+    ) -> FakeLease:
+        self.asked = asked
         for endpoint in self.endpoints[model]:
             if endpoint.replica not in exclude:
                 waits = self.free is not None and not self.free.is_set()

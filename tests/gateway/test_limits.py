@@ -260,6 +260,95 @@ async def test_an_uncounted_stream_is_estimated_and_said_to_be(
     assert 10 <= row["completion_tokens"] <= 60
 
 
+_SAID = "words " * 20
+UNCOUNTED: dict[str, dict[str, Any]] = {
+    CHAT: {"choices": [{"index": 0, "message": {"role": "assistant", "content": _SAID}}]},
+    "/v1/completions": {"choices": [{"index": 0, "text": _SAID}]},
+    "/v1/responses": {
+        "status": "completed",
+        "output": [{"type": "message", "role": "assistant", "id": "m", "status": "completed",
+                    "content": [{"type": "output_text", "text": _SAID, "annotations": []}]}],
+    },
+    "/v1/messages": {"content": [{"type": "text", "text": _SAID}], "stop_reason": "end_turn"},
+    "/v1/embeddings": {"data": [{"embedding": [0.5]}]},
+    "/v1/rerank": {"results": [{"index": 0, "relevance_score": 0.5}]},
+    "/v1/score": {"data": [{"index": 0, "score": 0.5}]},
+    "/v1/messages/count_tokens": {"input_tokens": 1},
+    "/tokenize": {"tokens": [1]},
+    "/detokenize": {"prompt": "hi"},
+}  # fmt: skip
+"""Answers of engines that count nothing, by path: of all that take JSON."""
+_WRITES = frozenset({CHAT, "/v1/completions", "/v1/responses", "/v1/messages"})
+_FREE = frozenset({"/v1/messages/count_tokens", "/tokenize", "/detokenize"})
+"""Paths whose answers are texts; and those that cost no tokens."""
+
+
+@pytest.mark.parametrize("conforming", [False, True])
+async def test_whatever_is_not_counted_is_estimated(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add, *, conforming: bool
+) -> None:
+    """Zeros that are filled in where a client looks for a number are nobody's count."""
+    assert set(UNCOUNTED) == {path for path, operation in OPERATIONS.items() if operation.schema}
+    async with serve(accounts=accounts) as gateway:
+        for path, said in UNCOUNTED.items():
+            async with Upstream(answering(said)) as up:
+                everything = frozenset(get_args(Capability))
+                backend.add(
+                    "m", up, engine="command", capabilities=everything, conforming=conforming
+                )
+                key = await add(Account(path.replace("/", "-").strip("-")))
+                body = SENT | {"model": "m"}
+                async with gateway.http.post(gateway.url + path, json=body, headers=key) as answer:
+                    assert answer.status == 200, (path, await answer.text())
+        rows = {row["key"]: row for row in await accounts.usage("key", 0)}
+    for path in UNCOUNTED:
+        row = rows[path.replace("/", "-").strip("-")]
+        assert row["estimated"] == (path not in _FREE), path
+        assert (row["prompt_tokens"] > 0) == (path not in _FREE), path
+        assert (row["completion_tokens"] == len(_SAID) // 4) == (path in _WRITES), path
+
+
+async def test_an_uncounted_stream_of_messages_is_estimated(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    events = [dict(event) for event in MESSAGE_STREAM]
+    for event in events:
+        event.pop("usage", None)
+        if "message" in event:
+            event["message"] = {
+                name: value for name, value in event["message"].items() if name != "usage"
+            }
+    async with (
+        Upstream(streaming(*map(orjson.dumps, events))) as up,
+        serve(accounts=accounts) as gateway,
+    ):
+        backend.add("m", up, capabilities=frozenset(get_args(Capability)))
+        body = SENT | {"model": "m", "stream": True}
+        key = await add(Account("alice"))
+        async with gateway.http.post(
+            gateway.url + "/v1/messages", json=body, headers=key
+        ) as answer:
+            await answer.read()
+        [row] = await accounts.usage("key", 0)
+    assert row["estimated"] == 1
+    assert row["prompt_tokens"] > 0
+    assert row["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v1/embeddings"])
+async def test_a_total_alone_is_the_prompts(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add, path: str
+) -> None:
+    said = UNCOUNTED[path] | {"usage": {"total_tokens": 9}}
+    async with Upstream(answering(said)) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up, capabilities=frozenset(get_args(Capability)))
+        key, body = await add(Account("alice")), SENT | {"model": "m"}
+        async with gateway.http.post(gateway.url + path, json=body, headers=key) as answer:
+            assert answer.status == 200
+        [row] = await accounts.usage("key", 0)
+    assert (row["prompt_tokens"], row["completion_tokens"], row["estimated"]) == (9, 0, 0)
+
+
 async def test_who_leaves_a_stream_pays_for_what_came(
     serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
 ) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,6 +21,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.http11 import Request, Response
 
 from tests.support.polling import eventually
+from yibu.accounts.live import LiveAccounts
+from yibu.accounts.store import AccountStore
+from yibu.accounts.types import Account
 from yibu.config.types import Limits
 from yibu.engines.base import Endpoint
 from yibu.gateway.live.routes import LIVE_ROUTES
@@ -424,3 +428,43 @@ async def test_a_message_that_is_too_long_ends_the_session(
             await socket.send(b"\0" * (16 * 2**20 + 1))
         messages, code = await closed(socket)
         assert (messages, code) == (["hello"], 1009)
+
+
+async def test_who_leaves_before_the_session_begins_frees_its_place(
+    serve: Serve, backend: FakeBackend, engine: EchoEngine
+) -> None:
+    backend.free = asyncio.Event()
+    async with serve() as gateway:
+        add(backend, engine, limits=Limits(concurrency=1))
+        for _ in range(2):  # the second would be refused if the first were still counted
+            opening = asyncio.create_task(connect(address(gateway)).__aenter__())
+            await eventually(lambda: backend.waiting == 1)
+            opening.cancel()
+            await asyncio.wait({opening})
+            await eventually(lambda: backend.waiting == 0)
+        assert not engine.handshakes
+        backend.free.set()
+        async with connect(address(gateway)) as socket:
+            assert await told(socket) == "hello"
+
+
+async def test_a_session_waits_as_its_key_says(
+    serve: Serve, backend: FakeBackend, engine: EchoEngine, tmp_path: Path
+) -> None:
+    """The queue is told whose it is and how urgent; the time that it waited is measured."""
+    accounts = LiveAccounts(tmp_path / "accounts.db")
+    backend.free = asyncio.Event()
+    async with accounts.running(), serve(accounts=accounts) as gateway:
+        add(backend, engine)
+        with AccountStore.open(accounts.path) as store:
+            key = store.add(Account("nightly", priority="batch"))
+        await accounts.sync()
+        headers = {"authorization": f"Bearer {key}"}
+        opening = asyncio.create_task(
+            connect(address(gateway), additional_headers=headers).__aenter__()
+        )
+        await eventually(lambda: backend.waiting == 1)
+        assert (backend.asked["key"], backend.asked["priority"]) == ("nightly", "batch")
+        backend.free.set()
+        await (await opening).close()
+        assert list(gateway.app.metrics.waits) == [("sense",)]

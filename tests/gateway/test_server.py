@@ -8,7 +8,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-import uvicorn
 
 from yibu.config import GatewayConfig
 from yibu.config.keys import check_exposure, load_keys
@@ -152,36 +151,6 @@ async def test_what_outlasts_the_drain_is_cut_off(serve: Serve, backend: FakeBac
                 with pytest.raises(aiohttp.ClientConnectionError):
                     await call
                 await up.received[0].disconnected.wait()
-
-
-async def test_under_another_asgi_server_a_client_that_leaves_is_noticed(
-    backend: FakeBackend,
-) -> None:
-    """uvicorn only reports a disconnect; the application has to look for it."""
-    async with Upstream(sending(30.0)) as up:
-        backend.add("m", up)
-        app = create_app(GatewayDeps(backend))
-        config = uvicorn.Config(app, port=0, log_level="error", http="httptools", ws="none")
-        server = uvicorn.Server(config)
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            serving = asyncio.create_task(server.serve([listener]))
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            async with asyncio.timeout(60), aiohttp.ClientSession() as http:
-                while not server.started:
-                    await asyncio.sleep(0.01)
-                async with http.get(url + "/healthz") as answer:
-                    assert answer.status == 200
-                call = asyncio.create_task(http.post(url + COMPLETIONS, json=chat()))
-                while not up.received:
-                    await asyncio.sleep(0.01)
-                call.cancel()
-                await asyncio.wait({call})
-                await up.received[0].disconnected.wait()
-                while backend.in_flight:
-                    await asyncio.sleep(0.01)
-                server.should_exit = True
-                await serving
 
 
 async def test_port_0_and_stopping_twice(serve: Serve) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.accounts import usage
-from yibu.accounts.database import check_version, shares, translated
+from yibu.accounts.database import AccountsError, check_version, shares, translated
 from yibu.accounts.limits import bounds
 from yibu.accounts.store import AccountStore, KeyDigest
 from yibu.accounts.types import Account
@@ -23,7 +23,7 @@ class Found:
     accounts: list[Account]
     digests: dict[str, list[KeyDigest]]
     spent: dict[str, int]
-    """Tokens used in the current day or month, of accounts with a budget."""
+    """Tokens used in the current day or month, of accounts with a budget, where they could be read."""
 
 
 class Database:
@@ -42,33 +42,37 @@ class Database:
         """Whether the present file was read before."""
         return (found := _identity(self._path)) is not None and found == self._read_from[0]
 
-    def exchange(self, counted: dict[Slot, Used], stale: bool) -> Found | None:
+    def exchange(
+        self, counted: dict[Slot, Used], stale: bool
+    ) -> tuple[Found | None, AccountsError | None]:
         """Write what was counted; the accounts, where another process has changed them since or what is
-        known of a budget is ``stale``.
+        known of a budget is ``stale``; and what keeps usage, but not keys, from being read or written.
 
         Raises:
-            AccountsError: the database cannot be read or written; ``counted`` has what was not.
+            AccountsError: keys cannot be read. Then too, ``counted`` has what was not written.
         """
+        fault: AccountsError | None = None
         try:
             with translated(self._path):
                 store = self._opened()
                 version = store.connection.execute("PRAGMA data_version").fetchone()[0]
                 if version != self._seen:
                     check_version(store.connection, self._path)
-                if counted:
-                    usage.write(store.connection, counted)
-                    counted.clear()  # whatever fails now, it is not to be written twice
                 same = version == self._seen and not stale
-                found = None if same else self._read(store)
+                found = None if same else Found(store.accounts(), store.digests(), {})
                 shared = shares(store.connection)
                 self._read_from = self._files
+            try:
+                self._exchange_usage(store, counted, found)
+            except AccountsError as error:
+                fault = error
         except BaseException:  # whatever it is, the next look begins with a connection of its own
             self.close()
             raise
         self._seen = version
-        if not shared:  # others are not to be kept out for longer than it takes
+        if fault or not shared:  # others are not to be kept out for longer than it takes
             self.close()
-        return found
+        return found, fault
 
     def usage(self, by: By, since: float, key: str | None) -> list[dict[str, Any]]:
         """Raises AccountsError."""
@@ -79,14 +83,20 @@ class Database:
         self._open.close()
         self._store = self._seen = None
 
-    def _read(self, store: AccountStore) -> Found:
-        accounts, now = store.accounts(), self._clock()
-        spent = {}
-        for account in accounts:
-            if account.budget is not None:
-                period = bounds(account.budget.period, now)
-                spent[account.name] = usage.spent(store.connection, account.name, *period)
-        return Found(accounts, store.digests(), spent)
+    def _exchange_usage(
+        self, store: AccountStore, counted: dict[Slot, Used], found: Found | None
+    ) -> None:
+        with translated(self._path):
+            if counted:
+                usage.write(store.connection, counted)
+                counted.clear()  # whatever fails now, it is not to be written twice
+            if found is None:
+                return
+            for account in found.accounts:
+                if account.budget is not None:
+                    period = bounds(account.budget.period, self._clock())
+                    spent = usage.spent(store.connection, account.name, *period)
+                    found.spent[account.name] = spent
 
     def _opened(self) -> AccountStore:
         """The store; opened anew where another file has taken its place, a backup say, or its log of what

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from yibu.accounts.types import Budget, Period
 from yibu.config.types import NO_LIMITS, Limits
@@ -30,10 +30,6 @@ class Bucket:
     capacity: int
     level: float
     at: float
-
-    @classmethod
-    def full(cls, capacity: int, now: float) -> Bucket:
-        return cls(capacity, capacity, now)
 
     def refill(self, now: float) -> None:
         """Refill up to ``now``; a clock that went back changes nothing."""
@@ -200,45 +196,31 @@ class Meter:
                 bucket.refill(now)
 
 
-@dataclass(slots=True)
-class Admission:
-    """One request's share of every limit that applies. Ended once."""
+class Admission(NamedTuple):
+    """One request's share of every limit that applies."""
 
     meters: Sequence[Meter]
-    set_aside: int = 0
-    begun: bool = False
+    set_aside: int
 
-    def begin(self, now: float, wall: float, tokens: int) -> Refusal | None:
-        """Take the request's share of every limit, or of none: the longest wait is returned."""
-        refusals = [r for meter in self.meters if (r := meter.refusal(now, wall)) is not None]
-        if refusals:
-            return max(refusals, key=lambda refusal: refusal.wait)
-        self.begun, self.set_aside = True, tokens
-        for meter in self.meters:
+
+def admit(meters: Sequence[Meter], tokens: int, now: float, wall: float) -> Verdict:
+    """Take a request's share of every limit, or of none: the longest wait is told. What is left of
+    requests and of tokens a minute is so by the tightest limit of each."""
+    refusals = [found for meter in meters if (found := meter.refusal(now, wall)) is not None]
+    for meter in meters:
+        meter.refill(now)
+        if not refusals:
             meter.begin(tokens)
-        return None
-
-    def end(self, tokens: int) -> None:
-        if self.begun:
-            self.begun = False
-            for meter in self.meters:
-                meter.end(self.set_aside, tokens)
-
-    def windows(self, now: float) -> tuple[Window | None, Window | None]:
-        """The remaining requests and tokens a minute, by the tightest limit of each."""
-        for meter in self.meters:
-            meter.refill(now)
-        return (
-            _tightest([meter.requests for meter in self.meters]),
-            _tightest([meter.tokens for meter in self.meters]),
-        )
+    refusal = max(refusals, key=lambda refusal: refusal.wait, default=None)
+    requests = _tightest([meter.requests for meter in meters])
+    return Verdict(refusal, (requests, _tightest([meter.tokens for meter in meters])))
 
 
 def _resized(bucket: Bucket | None, capacity: int | None, now: float) -> Bucket | None:
     if capacity is None:
         return None
     if bucket is None:
-        return Bucket.full(capacity, now)
+        return Bucket(capacity, capacity, now)
     bucket.resize(capacity)
     return bucket
 

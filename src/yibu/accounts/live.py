@@ -25,7 +25,7 @@ from yibu.accounts.exchange import Database, Found
 from yibu.accounts.limits import Meter, Spending
 from yibu.accounts.secret import digest_of, prefix_of
 from yibu.accounts.store import KeyDigest
-from yibu.accounts.types import Account, Priority
+from yibu.accounts.types import Account, Priority, stamp
 from yibu.accounts.usage import By, Slot, Used
 from yibu.errors import UnauthorizedError, YibuError
 from yibu.messages import tr
@@ -124,7 +124,7 @@ class LiveAccounts:
         """Write usage, and read changed accounts.
 
         Raises:
-            AccountsError: it could not be read or written; what was known goes on.
+            AccountsError: keys could not be read; what was known goes on.
         """
         # The client of a request that waits for this may leave: what the thread then brings is still
         # taken up, and what it could not write is counted again.
@@ -140,29 +140,37 @@ class LiveAccounts:
         self._leaving = counted
         stale = any(meter.spending is not None and meter.spending.stale for meter in self.meters())
         try:
-            found = await loop.run_in_executor(
+            found, fault = await loop.run_in_executor(
                 self._thread, self._database.exchange, counted, stale
             )
         except Exception as error:  # whatever it is, what was counted is kept and told of once
-            self._count_again(counted)
             # What was read goes on, also that there are no keys: the disk is full now, for instance.
             unread = not self._known and not self._database.was_read()
             self.unreadable = unread and may_hold_keys(self.path)
-            usage.fold(self._counted, _MOST_SLOTS)
-            if self._fault is None:
-                self._failing_since = self._clock()
-                _log.warning("usage is kept in memory until it can be written; a crash loses it")
-            if str(self._fault) != str(error):
-                _log.error("%s", error, exc_info=not isinstance(error, AccountsError))
-            self._fault = error
+            self._failed(error, counted)
             raise
         finally:
             self._leaving = {}
-        if self._fault is not None:
+        self.unreadable = False
+        if fault is not None:
+            self._failed(fault, counted)
+        elif self._fault is not None:
             _log.info("the database of keys %s is usable again, and has all usage", self.path)
-        self._fault, self.unreadable = None, False
+            self._fault = None
         if found is not None:
             self._take(found)
+
+    def _failed(self, fault: Exception, counted: dict[Slot, Used]) -> None:
+        """Keep what could not be written."""
+        for slot, used in counted.items():
+            self.take(slot, used)
+        usage.fold(self._counted, _MOST_SLOTS)
+        if self._fault is None:
+            self._failing_since = self._clock()
+            _log.warning("usage is kept in memory until it can be written; a crash loses it")
+        if str(self._fault) != str(fault):
+            _log.error("%s", fault, exc_info=not isinstance(fault, AccountsError))
+        self._fault = fault
 
     def unwritten(self) -> dict[str, Any] | None:
         """What is kept in memory only, since when and why, what to do about it, and whether keys cannot
@@ -187,16 +195,12 @@ class LiveAccounts:
         return counted
 
     def take(self, slot: Slot, used: Used) -> None:
-        """Add usage that the node before this one could not write."""
-        self._count_again({slot: used})
+        """Count again what was on its way to the database, or what a node before this one could not write."""
+        self._counted.setdefault(slot, Used()).add(used)
 
     def used(self, key: str, model: str) -> Used:
         """Where to add what a request used, at once; it is written within half a second."""
-        slot = (int(self._clock() // 3600), key, model)
-        used = self._counted.get(slot)
-        if used is None:
-            used = self._counted[slot] = Used()
-        return used
+        return self._counted.setdefault((int(self._clock() // 3600), key, model), Used())
 
     async def usage(self, by: By, since: float, key: str | None = None) -> list[dict[str, Any]]:
         """Usage until now, of all keys or of one.
@@ -205,6 +209,8 @@ class LiveAccounts:
             AccountsError: the database cannot be read or written.
         """
         await self.sync()
+        if self._fault is not None:
+            raise self._fault
         read = partial(self._database.usage, by, since, key)
         return await asyncio.get_running_loop().run_in_executor(self._thread, read)
 
@@ -256,7 +262,7 @@ class LiveAccounts:
             raise UnauthorizedError(
                 "The API key {caller!r} expired at {expires}",
                 caller=caller.name,
-                expires=_stamp(caller.expires),
+                expires=stamp(caller.expires),
                 code="expired_api_key",
             )
         if digest.expires is not None and now >= digest.expires:
@@ -264,7 +270,7 @@ class LiveAccounts:
                 "This secret of the API key {caller!r} was replaced, and ended at "
                 "{expires}: use the new one",
                 caller=caller.name,
-                expires=_stamp(digest.expires),
+                expires=stamp(digest.expires),
                 code="replaced_api_key",
             )
 
@@ -282,14 +288,6 @@ class LiveAccounts:
         with contextlib.suppress(Exception):  # logged, and tried again
             await self.sync()
 
-    def _count_again(self, counted: dict[Slot, Used]) -> None:
-        """Add usage back that could not be written."""
-        for slot, used in counted.items():
-            if slot in self._counted:
-                self._counted[slot].add(used)
-            else:
-                self._counted[slot] = used
-
     def _take(self, found: Found) -> None:
         """Check requests against these accounts from now on."""
         callers: dict[str, Caller] = {}
@@ -300,7 +298,7 @@ class LiveAccounts:
             caller.models = None if account.models is None else frozenset(account.models)
             caller.priority = account.priority
             caller.expires = account.expires
-            caller.meter = self._meter(account, caller.meter, found.spent.get(account.name, 0))
+            caller.meter = self._meter(account, caller.meter, found.spent.get(account.name))
             callers[account.name] = caller
             for digest in found.digests.get(account.name, ()):
                 known.setdefault(digest.prefix, []).append(_Known(digest, caller))
@@ -312,23 +310,23 @@ class LiveAccounts:
         self._by_digest = {one.digest.digest: one for several in known.values() for one in several}
         self._had_keys |= bool(known)
 
-    def _meter(self, account: Account, meter: Meter | None, spent: int) -> Meter | None:
+    def _meter(self, account: Account, meter: Meter | None, spent: int | None) -> Meter | None:
         """The account's limits, with what is in use of them by now."""
         if not account.limits and account.budget is None:
             return None
         spending = None
         if account.budget is not None:
-            spending = Spending.at(account.budget, self._clock(), spent)
-            spending.spent += sum(
-                used.prompt_tokens + used.completion_tokens
-                for (hour, key, _), used in self._counted.items()
-                if key == account.name and spending.start <= hour * 3600 < spending.end
-            )
+            spending = Spending.at(account.budget, self._clock(), spent or 0)
+            known = meter.spending if meter else None
+            if spent is None and known is not None and known.start == spending.start:
+                spending.spent = known.spent  # no more can be read of it
+            else:
+                spending.spent += sum(
+                    used.prompt_tokens + used.completion_tokens
+                    for (hour, key, _), used in self._counted.items()
+                    if key == account.name and spending.start <= hour * 3600 < spending.end
+                )
         who = tr("The API key {account!r}", account=account.name)
         meter = meter or Meter(who, name=f"key {account.name}")
         meter.configure(account.limits, spending, time.monotonic())
         return meter
-
-
-def _stamp(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Kind = Literal["chat", "completions", "embeddings", "responses", "messages", "tokenize",
-               "detokenize", "transcription", "other"]  # fmt: skip
+               "detokenize", "transcription", "ranking", "other"]  # fmt: skip
 """The kinds of operations."""
 
 Fields = dict[str, Any]

@@ -7,7 +7,6 @@ is FastAPI's (``surface``).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 from collections.abc import Sequence
@@ -22,15 +21,13 @@ from yibu.gateway.access import ADMIT, AUTHORIZED, CALLER, EXCHANGE, Access, acc
 from yibu.gateway.console.access import admit, guard
 from yibu.gateway.console.console import Console
 from yibu.gateway.deps import GatewayDeps
-from yibu.gateway.envelope import MethodNotAllowedError, UpgradeRequiredError
+from yibu.gateway.envelope import MethodNotAllowedError, UpgradeRequiredError, shutting_down
 from yibu.gateway.http.access_log import record
 from yibu.gateway.http.cors import Cors
 from yibu.gateway.http.exchange import (
-    CANCELS,
     CLIENT_GONE,
     ClientGoneError,
     Exchange,
-    Message,
     Receive,
     Scope,
     Send,
@@ -160,16 +157,10 @@ class Gateway:
         return await self._engines.page(own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
         if scope["type"] == "websocket":
             await self._live.serve(scope, receive, send)
-            return
-        if CANCELS in scope.get("extensions", {}):
-            await self._serve(scope, receive, send)
         else:
-            await _cancel_on_disconnect(self._serve, scope, receive, send)
+            await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
@@ -202,7 +193,7 @@ class Gateway:
             self._hosts.check(exchange.headers.get(b"host"))
         exchange.closing = self.draining or self.leaving
         if self.draining and exchange.path not in {"/health", "/healthz", "/readyz", "/metrics"}:
-            raise NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)
+            raise shutting_down()
         if exchange.method == "OPTIONS" and await self._cors.answer_options(exchange):
             return
         exchange.require_plain_body()
@@ -295,42 +286,8 @@ class Gateway:
             )
         return True
 
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.aclose()
-        await send({"type": "lifespan.shutdown.complete"})
-
 
 def create_app(deps: GatewayDeps) -> Gateway:
-    """The gateway over ``deps.backend``, ready to be served by ``GatewayServer`` or any ASGI
-    server."""
+    """The gateway over ``deps.backend``, for a ``GatewayServer``: it relies on the server to cancel a
+    request whose client leaves."""
     return Gateway(deps)
-
-
-async def _cancel_on_disconnect(app: object, scope: Scope, receive: Receive, send: Send) -> None:
-    """For servers that only report a disconnect: cancel the application when it comes."""
-    messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
-
-    async def pump(task: asyncio.Task[None]) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                task.cancel()
-                return
-            await messages.put(message)
-
-    task = asyncio.ensure_future(app(scope, messages.get, send))  # type: ignore[operator]
-    pumping = asyncio.create_task(pump(task), name="gateway-disconnect")
-    try:
-        await task
-    except asyncio.CancelledError:
-        # Cancelled by the pump, the request ends quietly; cancelled from outside, it tells.
-        if not pumping.done():
-            task.cancel()
-            raise
-    finally:
-        pumping.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await pumping

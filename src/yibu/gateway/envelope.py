@@ -10,11 +10,13 @@ import orjson
 from yibu.errors import (
     EngineGoneError,
     InvalidRequestError,
+    NotReadyError,
     RequestError,
     UnauthorizedError,
     UnknownModelError,
 )
-from yibu.messages import ENGLISH, render
+from yibu.messages import ENGLISH, render, tr
+from yibu.upstream.connection import UpstreamError
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -166,3 +168,20 @@ def error_headers(error: RequestError) -> Headers:
         headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
         headers.append((b"sec-websocket-version", b"13"))
     return headers
+
+
+def engine_gone(error: UpstreamError, model: str) -> EngineGoneError:
+    """The connection to a replica of the model broke off."""
+    if error.kind == "timeout":
+        return EngineTimeoutError(
+            tr("Model {model!r}: {message}", model=model, message=error.message),
+            hint=tr("gateway.request_timeout in yibu.yaml sets the limit"),
+        )
+    return EngineGoneError(
+        tr("Model {model!r}: {message}", model=model, message=error.message),
+        hint=tr("See why: yibu logs {model}", model=model),
+    )
+
+
+def shutting_down() -> NotReadyError:
+    return NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)

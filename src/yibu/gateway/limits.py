@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from yibu.accounts.handover import Predecessor, Successor
-from yibu.accounts.limits import Admission, Meter, Refusal, Verdict, Window
+from yibu.accounts.limits import Admission, Meter, Refusal, Verdict, Window, admit
 from yibu.accounts.live import Caller, LiveAccounts
 from yibu.accounts.usage import Tokens, Used
 from yibu.channel import Channel
@@ -112,7 +112,7 @@ class Accounting:
         exchange.limits = _headers(*verdict.windows)
         if verdict.refusal is not None:
             raise _error(verdict.refusal)
-        exchange.admission = Admission(meters, tokens, begun=True)
+        exchange.admission = Admission(meters, tokens)
 
     async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict:
         """Whether a request may begin; if so, it is counted."""
@@ -125,15 +125,14 @@ class Accounting:
                     for meter in meters:
                         meter.begin(tokens)
                 return verdict
-        admission, now = Admission(meters), self.clock()
-        refusal = admission.begin(now, self._wall(), tokens)
-        return Verdict(refusal, admission.windows(now))
+        return admit(meters, tokens, self.clock(), self._wall())
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
         """Record that a request has ended."""
         if self._successor is not None:
             self._successor.end(meters, set_aside, tokens)
-        Admission(meters, set_aside, begun=True).end(tokens)
+        for meter in meters:
+            meter.end(set_aside, tokens)
 
     # While two nodes stand -----------------------------------------------------------------
 
@@ -176,7 +175,7 @@ class Accounting:
         if (admission := exchange.admission) is not None:
             used_up = tokens[0] + tokens[1] if tokens else 0
             exchange.admission = None
-            self.end(admission.meters, admission.set_aside, used_up)
+            self.end(*admission, used_up)
         if self._accounts is None or exchange.model == "-":
             return
         used = self._accounts.used(exchange.key, exchange.model)

@@ -245,16 +245,9 @@ def check_same_origin(headers: Headers, *, strictly: bool = False) -> None:
     Raises:
         ForbiddenError: it comes from a page of another origin.
     """
-    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
-    if site is not None:
-        if site in (b"same-origin", b"none"):
-            return
-    elif origin is None:
-        if not strictly:
-            return
-    elif origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower():
+    if not from_another_site(headers, strictly=strictly):
         return
-    shown = (origin or b"another origin").decode("latin-1")[:200]
+    shown = (headers.get(b"origin") or b"another origin").decode("latin-1")[:200]
     raise ForbiddenError(
         "The request comes from a web page of {shown}; the console is for its own page alone",
         shown=shown,
@@ -314,3 +307,13 @@ def _network(address: str) -> str:
     if isinstance(found, ipaddress.IPv6Address):
         return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False))
     return address
+
+
+def from_another_site(headers: Mapping[bytes, bytes], *, strictly: bool = False) -> bool:
+    """Whether a page of another site sent a request; ``strictly``, also where nothing says who did."""
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    if origin is None:
+        return strictly
+    return origin.partition(b"://")[2].lower() != headers.get(b"host", b"").lower()

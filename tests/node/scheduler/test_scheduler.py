@@ -395,6 +395,33 @@ def test_who_waits_too_long_is_told_so(world: World) -> None:
     assert world.outcomes == {"granted": 1, "refused": 1}
 
 
+def test_what_takes_no_slot_waits_for_none(world: World) -> None:
+    world.slots = 1
+    bring_up(world, model("a"))
+    for _ in range(3):
+        world.ask("a", 5)
+    assert world.scheduler.request(Waiter("a", slotless=True), world.now) is not None
+
+
+@pytest.mark.parametrize("by", ["request", "person"])
+def test_a_model_is_loaded_again_for_the_load_that_there_is(world: World, by: str) -> None:
+    """Not with the replicas that it had when it was busy."""
+    world.slots = 2
+    bring_up(world, model("a", keep="idle", idle=5, autoscale=Autoscale(0, 3)), size=30)
+    for _ in range(9):
+        world.ask("a", 2)
+    world.ticks(10)
+    assert states(world, "a") == ["ready"] * 3
+    world.ticks(20)
+    assert states(world, "a") == []
+    if by == "request":
+        world.ask("a", 1)
+    else:
+        world.scheduler.start("a", world.now)
+    world.ticks(4)
+    assert states(world, "a") == ["ready"]
+
+
 def test_who_waits_for_another_replica_holds_up_nobody(world: World) -> None:
     bring_up(world, model("a", replicas=2), size=20)
     world.scheduler.replica_changed("a-1.1", "starting", world.now, due=world.now + 60)

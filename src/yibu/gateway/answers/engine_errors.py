@@ -63,7 +63,7 @@ def translate(
 
     An engine that refuses the inner key is the gateway's fault, not the client's: 502.
     """
-    fields = _error_fields(body)
+    fields = error_fields(body)
     message = str(
         fields.get("message") or _plain(body) or tr("the engine answered {status}", status=status)
     )
@@ -111,7 +111,7 @@ def unserved(
     status: int, body: bytes, path: str, route: Route, rules: Answers
 ) -> NoSuchPathError | None:
     """The error for an engine that has no such path, with the engine named; None for any other."""
-    if not rules.lacks_path(status, _error_fields(body)):
+    if not rules.lacks_path(status, error_fields(body)):
         return None
     return NoSuchPathError(
         "The engine of model {model!r}, {engine}, does not serve {path}",
@@ -142,7 +142,8 @@ def says_failure(answer: Fields) -> bool:
     return any(answer.get(name) for name in ("error", "detail", "message"))
 
 
-def _error_fields(body: bytes) -> dict[str, Any]:
+def error_fields(body: bytes) -> dict[str, Any]:
+    """What an engine's error says, wherever in its body that stands."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError:

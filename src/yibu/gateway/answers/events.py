@@ -167,9 +167,9 @@ class EventNormalizer:
             self._complete_answer(event, event[holder])
         elif "model" in event:
             event["model"] = self._request.model
+        self._count(event.get("usage"))  # before it is filled with zeros
         if self._kind == "messages" and not self._conforming:
             self._message.fill(type_, event)
-        self._count(event.get("usage"))
         if self._kind == "responses":
             if isinstance(item := event.get("item"), dict) and not self._conforming:
                 fill_item(item)

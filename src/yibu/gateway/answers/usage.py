@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from yibu.accounts.usage import Tokens
 
 _MOST = 10**9
@@ -15,7 +17,10 @@ def tokens_of(usage: object) -> Tokens | None:
         return None
     details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     cached = _number(details.get("cached_tokens")) if isinstance(details, dict) else None
-    prompt = _number(usage.get("prompt_tokens", usage.get("input_tokens")))
+    # Rerankers may have the total alone.
+    prompt = _number(
+        usage.get("prompt_tokens", usage.get("input_tokens", usage.get("total_tokens")))
+    )
     completion = _number(usage.get("completion_tokens", usage.get("output_tokens")) or 0)
     # Anthropic counts what came from a cache apart.
     read = _number(usage.get("cache_read_input_tokens") or 0)
@@ -41,3 +46,21 @@ def prompt_count(body: dict[str, object]) -> int:
     prompt = body.get("prompt")
     several = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
     return len(prompt) if several else 1  # type: ignore[arg-type]
+
+
+_GENERATED = frozenset({"choices", "output", "message", "content", "text", "reasoning", "reasoning_content",
+                        "thinking", "tool_calls", "function", "arguments", "input"})  # fmt: skip
+"""Fields of answers that lead to what the model wrote."""
+
+
+def generated(answer: object) -> int:
+    """Tokens of a whole answer that its engine did not count: a quarter of the text's characters."""
+    return math.ceil(_written(answer) / 4)
+
+
+def _written(part: object) -> int:
+    if isinstance(part, dict):
+        return sum(_written(value) for name, value in part.items() if name in _GENERATED)
+    if isinstance(part, list):
+        return sum(map(_written, part))
+    return len(part) if isinstance(part, str) else 0

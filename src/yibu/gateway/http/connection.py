@@ -17,12 +17,11 @@ import struct
 from collections.abc import Callable
 from typing import Any, cast
 
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from yibu.errors import InvalidRequestError, RequestError
 from yibu.gateway.envelope import error_body, error_headers
-from yibu.gateway.http.connections import Connections, TooManyConnectionsError
+from yibu.gateway.http.connections import TooManyConnectionsError
 from yibu.gateway.http.cycle import Cycle
 from yibu.gateway.http.exchange import PROBE, Receive, Scope, Send
 from yibu.gateway.http.parsing import MAX_PIPELINED, ParsedConnection
@@ -63,14 +62,8 @@ class SlowRequestError(InvalidRequestError):
 class HttpConnection(ParsedConnection):
     """One client connection."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: Connections,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self._application = cast("Callable[[Scope, Receive, Send], Any]", self.app)
         self.lost = False
         self.deaf = False

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from yibu.errors import ConfigError, RequestError
 from yibu.gateway.http.exchange import Exchange, Headers
+from yibu.gateway.sessions import from_another_site
 from yibu.messages import tr
 
 _HEADERS = (
@@ -90,15 +91,8 @@ class Cors:
         known = exchange.key != "-"  # no form can send a key, nor a session's token
         if kind not in _SIMPLE or known or exchange.cors is not None:
             return
-        site = headers.get(b"sec-fetch-site")
         origin = headers.get(b"origin")
-        if site is not None:
-            if site in (b"same-origin", b"none"):
-                return
-        elif (
-            origin is None
-            or origin.partition(b"://")[2].lower() == headers.get(b"host", b"").lower()
-        ):
+        if not from_another_site(headers):
             return
         shown = (origin or b"another site").decode("latin-1")[:200]
         raise OriginNotAllowedError(

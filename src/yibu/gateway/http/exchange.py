@@ -46,9 +46,6 @@ _SINGLE = _WANTED - {b"cookie", b"x-request-id", b"access-control-request-header
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
-CANCELS = "yibu.cancels_on_disconnect"
-"""An ASGI extension: the server cancels the application's task when the client leaves."""
-
 ANSWERS = "yibu.whole_answer"
 """An ASGI extension: a function that sends a whole answer at once, or returns False (``Cycle.answer``)."""
 

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from yibu.errors import RequestError
 from yibu.gateway.http.connections import Connections
 from yibu.gateway.http.cycle import Cycle
-from yibu.gateway.http.exchange import ANSWERS, CANCELS
+from yibu.gateway.http.exchange import ANSWERS
 from yibu.gateway.http.request_head import (
     MAX_HEAD_BYTES,
     BadRequestError,
@@ -218,7 +218,7 @@ class ParsedConnection(HttpToolsProtocol):
             self.server_state.default_headers, asyncio.Event(), self.expect_100_continue,
             keep_alive, self.on_response_complete,
         )  # fmt: skip
-        scope["extensions"] = {CANCELS: {}, ANSWERS: cycle.answer}
+        scope["extensions"] = {ANSWERS: cycle.answer}
         self._unanswered.append(cycle)
         return cycle
 

@@ -8,17 +8,14 @@ replica's memory.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl
 
 import orjson
 
-from yibu.engines.base import Endpoint
 from yibu.errors import (
     EngineGoneError,
     InvalidRequestError,
@@ -26,17 +23,24 @@ from yibu.errors import (
     OverloadedError,
     RequestError,
 )
-from yibu.gateway.envelope import EngineAnswerError, NoSuchPathError
+from yibu.gateway.envelope import NoSuchPathError, engine_gone, shutting_down
 from yibu.gateway.http.access_log import record
 from yibu.gateway.http.cors import Cors
-from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Message, Receive, Scope, Send
+from yibu.gateway.http.exchange import (
+    CLIENT_GONE,
+    ClientGoneError,
+    Exchange,
+    Receive,
+    Scope,
+    Send,
+)
 from yibu.gateway.http.hosts import HostCheck
 from yibu.gateway.limits import Accounting, visible
+from yibu.gateway.live.handshake import keys_of, open_engine, refusal, refusing, unless_gone
 from yibu.gateway.live.routes import FUNASR, LIVE_ROUTES, LiveRoute
 from yibu.gateway.monitoring.metrics import Metrics
 from yibu.gateway.operations import find_route, only_route
 from yibu.gateway.sessions import Authentication
-from yibu.messages import tr
 from yibu.routing import Backend, Lease, Route
 from yibu.upstream.connection import UpstreamError
 from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
@@ -46,8 +50,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("yibu.gateway")
 
-KEY_PROTOCOL = "openai-insecure-api-key."
-"""How a browser, which can set no header, sends a key: as a subprotocol."""
 FUNASR_PORT = "funasr"
 """In a connection's state: it came in on FunASR's port, where every path is FunASR's protocol."""
 _USAGE = '{"type":"yibu.usage"'
@@ -95,13 +97,13 @@ class LiveSessions:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one handshake, and relay the session until either side ends it."""
         await receive()  # websocket.connect
-        exchange = Exchange({**scope, "method": "GET"}, receive, _refusing(send))
+        exchange = Exchange({**scope, "method": "GET"}, receive, refusing(send))
         self._metrics.in_flight += 1
         try:
             await self._session(exchange, send)
         except RequestError as error:
             await exchange.refuse(error)
-        except OSError:  # what uvicorn raises when the client has gone
+        except (OSError, ClientGoneError):  # uvicorn raises OSError when the client has gone
             exchange.status = exchange.status or CLIENT_GONE
         except asyncio.CancelledError:
             exchange.status = exchange.status or CLIENT_GONE
@@ -125,7 +127,7 @@ class LiveSessions:
             else only_route(models, live.operation)
         )
         await self._accounting.admit(exchange, route, named or route.model)
-        lease, engine = await self._connect(exchange, live, route, given)
+        lease, engine = await unless_gone(exchange, self._connect(exchange, live, route, given))
         failed = False
         started = asyncio.get_running_loop().time()
         try:
@@ -158,9 +160,9 @@ class LiveSessions:
         if not self._authentication.keys.closed:
             self._hosts.check(exchange.headers.get(b"host"))
         if self._draining.is_set():
-            raise NotReadyError("The gateway is shutting down", code="shutting_down", retry_after=5)
+            raise shutting_down()
         exchange.cors = self._cors.headers(exchange.headers.get(b"origin"))
-        caller = self._authentication.check("GET", exchange.headers, _keys(exchange))
+        caller = self._authentication.check("GET", exchange.headers, keys_of(exchange))
         exchange.caller, exchange.key = caller, caller.name
         self._cors.check_site(exchange)
         path = exchange.path if len(exchange.path) < 2 else exchange.path.rstrip("/")
@@ -184,9 +186,12 @@ class LiveSessions:
         exclude: frozenset[str] = frozenset()
         while True:
             try:
-                key = exchange.caller.name
-                lease = self._backend.acquire(route.model, key=key, exclude=exclude)
-                await lease.granted()
+                caller = exchange.caller
+                lease = self._backend.acquire(
+                    route.model, key=caller.name, priority=caller.priority, exclude=exclude
+                )
+                if lease.waits:
+                    await self._metrics.waited(route.model, lease.granted())
             except NotReadyError:
                 if failure is not None:
                     raise failure from None
@@ -194,19 +199,16 @@ class LiveSessions:
             endpoint = lease.endpoint
             exchange.replica = endpoint.replica
             try:
-                return lease, await _open(exchange, live, route, endpoint, given)
+                return lease, await open_engine(exchange, live, route, endpoint, given)
             except UpstreamError as error:
                 lease.release(failed=True)
                 self._metrics.upstream_errors[(route.model, error.kind)] += 1
-                failure = EngineGoneError(
-                    tr("Model {model!r}: {message}", model=route.model, message=error.message),
-                    hint=tr("See why: yibu logs {model}", model=route.model),
-                )
+                failure = engine_gone(error, route.model)
                 if exclude:
                     raise failure from error
             except RefusedError as error:
                 lease.release()
-                raise _refusal(error, route.model) from error
+                raise refusal(error, route.model) from error
             except BaseException:  # the replica's request must not be counted for ever
                 lease.release()
                 raise
@@ -311,9 +313,7 @@ class _Relay:
 
     async def _until_drained(self) -> bool:
         await self._draining.wait()
-        await self._close(
-            _RESTART, NotReadyError("The gateway is shutting down", code="shutting_down")
-        )
+        await self._close(_RESTART, shutting_down())
         return False
 
     async def _close(self, code: int, error: RequestError | None, reason: str = "") -> None:
@@ -322,68 +322,3 @@ class _Relay:
                 await self._to_client(orjson.dumps(self._live.error(error)).decode())
                 reason = error.message.encode()[:_REASON_BYTES].decode(errors="ignore")
             await self._send({"type": "websocket.close", "code": code, "reason": reason})
-
-
-async def _open(
-    exchange: Exchange,
-    live: LiveRoute,
-    route: Route,
-    endpoint: Endpoint,
-    given: Mapping[str, str],
-) -> EngineSocket:
-    used = given.get("model") or route.model
-    names = [
-        used,
-        route.model,
-        *(name for name, what in route.names.items() if what == route.model),
-    ]
-    passed = {name: value for name, value in given.items() if name not in ("model", "api_key")}
-    target = f"{live.path}?{urlencode(passed)}" if passed else live.path
-    headers = [
-        (b"x-yibu-model", ",".join(dict.fromkeys(names)).encode()),
-        (b"x-yibu-usage", b"1"),
-        (b"x-request-id", exchange.request_id),
-    ]
-    offered = [name for name in exchange.scope["subprotocols"] if not name.startswith(KEY_PROTOCOL)]
-    return await EngineSocket.open(endpoint, target, headers, offered)
-
-
-def _keys(exchange: Exchange) -> tuple[bytes | None, bytes | None]:
-    """The Authorization and x-api-key of a handshake, wherever its client could put the key: a header,
-    a subprotocol, or, for programs that know nothing but a URL, ``ws://:KEY@host``."""
-    authorization = exchange.headers.get(b"authorization")
-    scheme, _, rest = (authorization or b"").partition(b" ")
-    if scheme.lower() == b"basic":
-        with suppress(binascii.Error):
-            authorization = b"Bearer " + base64.b64decode(rest).partition(b":")[2]
-    for name in exchange.scope["subprotocols"]:
-        if authorization is None and name.startswith(KEY_PROTOCOL):
-            authorization = b"Bearer " + name.removeprefix(KEY_PROTOCOL).encode()
-    return authorization, exchange.headers.get(b"x-api-key")
-
-
-def _refusal(refused: RefusedError, model: str) -> RequestError:
-    """The engine's refusal of a handshake; one of the gateway's own key is the engine's fault."""
-    try:
-        fields = orjson.loads(refused.body)["error"]
-        message, code, param = str(fields["message"]), fields.get("code"), fields.get("param")
-        kind = str(fields.get("type") or "api_error")
-    except (ValueError, TypeError, LookupError):
-        message, kind, code, param = "", "api_error", None, None
-    if refused.status in (401, 403) or not message or not 400 <= refused.status <= 599:
-        return EngineGoneError(
-            "Model {model!r}: the engine does not serve live speech (it answered {refused_status})",
-            model=model,
-            refused_status=refused.status,
-            hint="See why: yibu logs {model}",
-        )
-    return EngineAnswerError(refused.status, message, kind, param=param, code=code)
-
-
-def _refusing(send: Send) -> Send:
-    """``send`` that refuses a handshake by an HTTP response."""
-
-    async def refuse(message: Message) -> None:
-        await send({**message, "type": message["type"].replace("http.", "websocket.http.", 1)})
-
-    return refuse

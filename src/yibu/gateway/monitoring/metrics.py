@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from yibu.prometheus import Histogram, Labels, family, head, histograms, sample
 
@@ -41,6 +42,12 @@ class Metrics:
         if histogram is None:
             histogram = store[labels] = Histogram(DURATION_BUCKETS)
         histogram.observe(seconds)
+
+    async def waited(self, model: str, granted: Awaitable[None]) -> None:
+        """Wait until a request has its replica."""
+        begun = perf_counter()
+        await granted
+        self.observe(self.waits, (model,), perf_counter() - begun)
 
     def render(self, extra: Iterable[str] = ()) -> str:
         """The exposition; ``extra`` are further lines, for instance of the models' states."""

@@ -19,9 +19,9 @@ from yibu.engines.answers import Answers
 from yibu.engines.base import Endpoint
 from yibu.engines.registry import engines
 from yibu.engines.requests import Call
-from yibu.errors import EngineGoneError, NotReadyError, RequestError
+from yibu.errors import NotReadyError, RequestError
 from yibu.gateway.answers.collect import AnswerCollector
-from yibu.gateway.envelope import EngineTimeoutError
+from yibu.gateway.envelope import engine_gone
 from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.limits import Accounting, visible
 from yibu.gateway.monitoring.metrics import Metrics
@@ -31,7 +31,6 @@ from yibu.gateway.proxy.steps import Ask, prepare, run
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.heavy import parse_body
 from yibu.gateway.requests.offload import Offload
-from yibu.messages import tr
 from yibu.routing import Backend, Lease, Route
 from yibu.upstream.ask import request_head
 from yibu.upstream.connection import Connection, UpstreamError
@@ -146,7 +145,7 @@ class Proxy:
             except UpstreamError as error:
                 failed = True
                 self._metrics.upstream_errors[(route.model, error.kind)] += 1
-                failure = _gone(error, route.model)
+                failure = engine_gone(error, route.model)
                 final = failure is not None and (
                     relay.begun
                     or bool(exclude)
@@ -175,9 +174,7 @@ class Proxy:
             exclude=exclude,
         )
         if lease.waits:
-            begun = perf_counter()
-            await relay.wait_for(lease)
-            self._metrics.observe(self._metrics.waits, (route.model,), perf_counter() - begun)
+            await self._metrics.waited(route.model, relay.wait_for(lease))
         return lease
 
     async def _attempt(self, relay: Relay, endpoint: Endpoint, payload: Payload) -> None:
@@ -274,18 +271,6 @@ def _request_head(path: str, endpoint: Endpoint, payload: Payload, exchange: Exc
     if (spoken := exchange.headers.get(b"accept-language")) is not None:
         headers.append((b"accept-language", spoken))
     return request_head("POST", path, endpoint, headers)
-
-
-def _gone(error: UpstreamError, model: str) -> RequestError:
-    if error.kind == "timeout":
-        return EngineTimeoutError(
-            tr("Model {model!r}: {message}", model=model, message=error.message),
-            hint=tr("gateway.request_timeout in yibu.yaml sets the limit"),
-        )
-    return EngineGoneError(
-        tr("Model {model!r}: {message}", model=model, message=error.message),
-        hint=tr("See why: yibu logs {model}", model=model),
-    )
 
 
 _BEGINNING = 1024

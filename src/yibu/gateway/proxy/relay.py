@@ -22,7 +22,7 @@ from yibu.gateway.answers.engine_errors import Translator, translate, unserved
 from yibu.gateway.answers.events import EventNormalizer
 from yibu.gateway.answers.normalize import bad_answer, normalize_answer, read_answer
 from yibu.gateway.answers.stepstream import events
-from yibu.gateway.answers.usage import audio_seconds, tokens_of
+from yibu.gateway.answers.usage import audio_seconds, generated, tokens_of
 from yibu.gateway.http.exchange import Exchange, Headers
 from yibu.gateway.limits import estimate
 from yibu.gateway.operations import Operation
@@ -44,8 +44,8 @@ _PASSED = frozenset(
 _TRANSCRIPTS = (b"text/plain", b"text/vtt", b"text/srt", b"application/x-subrip")
 """Content types of transcripts other than JSON, by their ``response_format``."""
 
-_TELLING = frozenset({"chat", "completions", "responses", "messages", "embeddings"})
-"""Operations whose answers use tokens, counted by the engine or not."""
+_TELLING = frozenset({"chat", "completions", "responses", "messages", "embeddings", "ranking"})
+"""Operations whose answers cost tokens, counted by the engine or not."""
 
 _SECONDS = re.compile(rb"\d{1,9}(?:\.\d{1,6})?")
 
@@ -174,11 +174,7 @@ class Relay:
         """Send the answer that ``work`` returns; in one piece where a stream was asked for."""
         exchange, request = self.exchange, self.request
         answer = await self.waiting.result(work) if request.stream else await work
-        normalize_answer(
-            answer, self.operation, request, self._rules, self._errors(),
-            max_context=self.route.max_context,
-        )  # fmt: skip
-        self._count(answer)
+        self._complete(answer, self._rules)
         if not request.stream:
             body = orjson.dumps(answer)
             await exchange.respond(200, [(b"content-type", b"application/json")], body)
@@ -189,24 +185,18 @@ class Relay:
     # Whole answers ------------------------------------------------------------------------
 
     async def _whole(self, connection: Connection, headers: Headers) -> None:
-        exchange, operation, request = self.exchange, self.operation, self.request
+        request = self.request
         raw = await connection.read_all(MAX_ANSWER_BYTES)
         self._progressed()
         answer = read_answer(raw, request.model)
-        conforming = self.route.conforming
-        if not conforming:
-            normalize_answer(
-                answer, operation, request, self._rules, self._errors(),
-                max_context=self.route.max_context,
-            )  # fmt: skip
-        elif answer.get("model", request.model) != request.model:
+        conforming = self.route.conforming and answer.get("model", request.model) == request.model
+        if "model" in answer:
             answer["model"] = request.model
-            conforming = False
-        self._count(answer)
+        self._complete(answer, self._rules)
         if not any(name == b"content-type" for name, _ in headers):
             headers.append((b"content-type", b"application/json"))
         body = raw if conforming else orjson.dumps(answer)
-        await exchange.respond(200, headers, body)
+        await self.exchange.respond(200, headers, body)
 
     async def _text(self, connection: Connection, headers: Headers) -> None:
         """Forward a transcript; in one write when it is complete already."""
@@ -264,14 +254,19 @@ class Relay:
             await self._begin(headers)
         await exchange.end(rest)
 
-    def _count(self, answer: Fields) -> None:
-        """Record the usage of a whole answer."""
-        exchange = self.exchange
-        exchange.audio_seconds = audio_seconds(answer.get("usage")) or exchange.audio_seconds
-        tokens = tokens_of(answer.get("usage"))
-        if tokens is None and self.operation.kind in _TELLING:
-            text = 0 if self.operation.kind == "embeddings" else len(orjson.dumps(answer)) // 4
-            tokens = estimate(exchange, text)
+    def _complete(self, answer: Fields, rules: Answers) -> None:
+        """Complete a whole answer, and note what its engine says that it used."""
+        exchange, operation = self.exchange, self.operation
+        usage = answer.get("usage")
+        tokens = tokens_of(usage)  # before it is filled with zeros
+        exchange.audio_seconds = audio_seconds(usage) or exchange.audio_seconds
+        if not self.route.conforming:
+            normalize_answer(
+                answer, operation, self.request, rules, self._errors(),
+                max_context=self.route.max_context,
+            )  # fmt: skip
+        if tokens is None and operation.kind in _TELLING:
+            tokens = estimate(exchange, generated(answer))
         exchange.tokens = tokens
 
     def _tokens(self, normalizer: Normalizer, events: int) -> Tokens | None:
@@ -302,8 +297,7 @@ class Relay:
         if normalizer.error is not None:
             raise normalizer.error
         answer = collector.answer()
-        normalize_answer(answer, self.operation, self.request, Answers(), self._errors())
-        self.exchange.tokens = normalizer.tokens
+        self._complete(answer, Answers())
         await self.exchange.respond(
             200, [(b"content-type", b"application/json")], orjson.dumps(answer)
         )

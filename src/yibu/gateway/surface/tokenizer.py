@@ -12,7 +12,7 @@ from yibu.engines.base import Capability
 from yibu.errors import EngineGoneError, InvalidRequestError
 from yibu.gateway.access import ADMIT, CALLER, allow
 from yibu.gateway.answers.normalize import read_answer
-from yibu.gateway.envelope import NotCapableError
+from yibu.gateway.envelope import NotCapableError, engine_gone
 from yibu.gateway.limits import Models, visible
 from yibu.gateway.operations import unknown_model
 from yibu.gateway.schemas.answers import ErrorAnswer
@@ -89,10 +89,7 @@ async def _asked(backend: Backend, route: Route, name: str) -> dict[str, object]
         answer = await ask(lease.endpoint, "GET", _PATH, seconds=_SECONDS, limit=_LONGEST)
     except UpstreamError as error:
         failed = True
-        raise EngineGoneError(
-            tr("Model {model!r}: {message}", model=name, message=error.message),
-            hint=tr("See why: yibu logs {name}", name=name),
-        ) from error
+        raise engine_gone(error, name) from error
     finally:
         lease.release(failed=failed)
     if not answer.ok:

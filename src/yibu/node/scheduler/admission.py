@@ -6,7 +6,7 @@ from yibu.errors import NotReadyError, OverloadedError, YibuError
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Effects, Waiter
 
-_FAILED = 60.0
+FAILED = 60.0
 _DOWN = 10.0
 """Retry-After in seconds for a failed model, and where nothing better is known."""
 
@@ -53,7 +53,7 @@ def deadline(
         failed = current.stage == "failed" or any(
             r.state == "failed" for r in current.replicas.values()
         )
-        raise effects.not_ready(model.name, _FAILED if failed else _DOWN)
+        raise effects.not_ready(model.name, FAILED if failed else _DOWN)
     if min(due) > ready_wait:
         raise effects.not_ready(model.name, max(min(due), 1.0))
     return now + ready_wait

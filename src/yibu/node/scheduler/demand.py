@@ -86,7 +86,8 @@ def _follow(model: Model, now: float, scale_down: float) -> None:
     requests and stops when idle."""
     current, auto = model.current, model.current.config.autoscale
     assert auto is not None
-    slots = next((r.slots for r in model.ready if r.slots), None) or _UNBOUNDED_SLOTS
+    slots = next((r.slots for r in model.ready if r.slots), current.config.max_concurrency)
+    slots = slots or _UNBOUNDED_SLOTS
     outstanding = model.in_flight + len(model.queue)
     fewest = current.config.fewest
     wanted = min(max(math.ceil(outstanding / (slots * auto.target)), fewest), auto.max)

@@ -191,9 +191,7 @@ class Placing:
             units += self._yielders(desired)
         chosen = room.enough(desired.key, wanted, units) if units else None
         if chosen is None and any(r.slept is not None for r in wanted):
-            for (
-                replica
-            ) in wanted:  # where they sleep is no room: they are started elsewhere, if anywhere
+            for replica in wanted:  # no room where they sleep: they start elsewhere, if anywhere
                 replica.yielding = replica.slept is not None
             return None
         if chosen is None:

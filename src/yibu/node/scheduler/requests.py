@@ -10,9 +10,6 @@ from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.routing import choose
 from yibu.node.scheduler.types import Effects, Replica, Waiter
 
-_FAILED = 60.0
-"""Seconds until a client may ask again for a model that has failed."""
-
 
 class Requests:
     """The requests of all models."""
@@ -22,6 +19,9 @@ class Requests:
         self._models = models
         self._ready_wait = ready_wait
         self._closed = False
+        self._in_flight: dict[Waiter, tuple[Model, Replica]] = {}
+        """Where requests count. A name may be another's by the time that one ends: of a model that was put
+        up again, of a replica that was started again."""
 
     def take(self, waiter: Waiter, now: float) -> str | None:
         """The replica for a request; None where it waits.
@@ -36,7 +36,7 @@ class Requests:
             raise gone(waiter.model)
         if self._closed:
             raise closing()
-        if not len(model.queue) or waiter.exclude:
+        if not len(model.queue) or waiter.exclude or waiter.slotless:
             replica = choose(model.ready, waiter)
             if replica is not None:
                 self._give(model, replica, waiter, now)
@@ -46,19 +46,20 @@ class Requests:
         model.queue.push(waiter)
         if model.ready:
             self.dispatch(model, now)  # those before it may wait for other replicas than are free
-        else:
-            _load(model, now)
+        elif model.current.config.on_demand and not model.current.started:
+            model.current.load(asked=True)
+            model.current.wanted_since = now
         return None
 
     def answered(self, waiter: Waiter, now: float) -> Replica | None:
         """End a request; returns its replica, if it counted here."""
-        if waiter.counted is None:
+        if (counted := self._in_flight.pop(waiter, None)) is None:
             return None
-        (model, replica), waiter.counted = waiter.counted, None
+        model, replica = counted
         model.queue.answered(waiter.key)
-        model.rate.answered(now)
         model.last_used = replica.last_used = now
         if not waiter.slotless:
+            model.rate.answered(now)
             replica.in_flight -= 1
         if len(model.queue) and self._models.get(model.name) is model:
             self.dispatch(model, now)
@@ -88,7 +89,7 @@ class Requests:
         """Refuse all waiting requests of a model; without ``error``, with its current state as the reason."""
         for waiter in list(model.queue):
             model.queue.remove(waiter)
-            reason = error() if error else self._effects.not_ready(model.name, _FAILED)
+            reason = error() if error else self._effects.not_ready(model.name, admission.FAILED)
             self._effects.refuse(waiter, reason)
 
     def close(self) -> None:
@@ -113,15 +114,7 @@ class Requests:
         if not waiter.slotless:
             replica.in_flight += 1
         model.queue.granted(waiter.key)
-        waiter.counted = model, replica
-
-
-def _load(model: Model, now: float) -> None:
-    """Load a model on demand."""
-    desired = model.current
-    if desired.config.on_demand and not desired.started:
-        desired.started = desired.asked = True
-        desired.wanted_since = now
+        self._in_flight[waiter] = model, replica
 
 
 def gone(name: str) -> UnknownModelError:

@@ -122,7 +122,7 @@ class Scheduler:
         """A person wants the model loaded; what failed before is tried again."""
         model = self._models[name]
         current = model.current
-        current.started, current.asked = True, False
+        current.load(asked=False)
         current.error, current.failures, current.retry_at = None, 0, 0.0
         current.most, current.shortage = None, None
         if current.stage == "failed":
@@ -136,7 +136,7 @@ class Scheduler:
         demand, loads it again."""
         model = self._models[name]
         for desired in model.generations():
-            desired.started, desired.scale = False, 0
+            desired.started = False
             self._generations.stop(desired.replicas.values())
         self._requests.refuse_all(model)
         self._settle(now)
@@ -375,8 +375,7 @@ class Scheduler:
     # What others may know.
 
     def outcome(self, key: Generation) -> bool | YibuError | None:
-        """Whether a generation is served as it was wanted; the error that kept it from that; None
-        where another took its place, or it was removed."""
+        """See ``Generations.outcome``."""
         return self._generations.outcome(key)
 
     def desired(self, key: Generation) -> Desired | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 from yibu.config import ModelConfig
 from yibu.config.types import Group
@@ -13,9 +13,6 @@ from yibu.errors import YibuError
 from yibu.planner.ledger import Beside, Reservation
 from yibu.planner.types import Machine, ModelFacts, Placement
 from yibu.routing import Priority
-
-if TYPE_CHECKING:
-    from yibu.node.scheduler.model import Model
 
 Generation = tuple[str, int]
 """A model's name and the number of its configuration: old and new replicas of a model differ in it."""
@@ -55,9 +52,6 @@ class Waiter:
     """It takes no slot of the engine: a question about the tokenizer, for instance."""
     since: float = 0.0
     deadline: float = math.inf
-    counted: tuple[Model, Replica] | None = None
-    """Where it counts as in flight. A name may be another's by the time that it ends: of a model that
-    was put up again, of a replica that was started again."""
 
 
 ReplicaState = Literal[
@@ -247,6 +241,11 @@ class Desired:
             busy_at=now,
             wanted_since=now,
         )
+
+    def load(self, *, asked: bool) -> None:
+        """Want it in memory: with the fewest replicas where it was not, whatever load it had before."""
+        self.scale *= self.started
+        self.started, self.asked = True, asked
 
     def living(self) -> list[Replica]:
         """Those that serve or will; not those that sleep."""
