@@ -92,3 +92,11 @@ def test_bytes_of_an_environment_are_those_of_its_download() -> None:
     assert said("downloading") == "downloading 500 bytes of 977 KiB, 40 s"
     assert said("installing") == "installing 154 packages, 40 s"
     assert said("done") == "done, 40 s"
+
+
+@pytest.mark.parametrize(
+    ("on_demand", "text"),
+    [(True, "loaded when somebody asks for it"), (False, "not loaded; yibu load m loads it")],
+)
+def test_an_unloaded_model_says_what_loads_it(*, on_demand: bool, text: str) -> None:
+    assert phrase(state("unloaded", on_demand=on_demand), 1.0) == text

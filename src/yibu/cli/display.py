@@ -48,8 +48,10 @@ def phrase(event: Event, seconds: float) -> str:
         phases = breakdown(event.get("phases") or {}, seconds)
         ready = tr("ready in {seconds} s", seconds=_seconds(seconds, seconds))
         return tr("{name}: {text}", name=ready, text=phases) if phases else ready
-    if state == "unloaded":
+    if state == "unloaded" and event.get("on_demand"):
         return tr("loaded when somebody asks for it")
+    if state == "unloaded":
+        return tr("not loaded; yibu load {model} loads it", model=event["model"])
     if state == "failed" and event.get("cause"):
         return tr("failed: {cause}", cause=event["cause"])
     return word(state)

@@ -395,6 +395,21 @@ def test_who_waits_too_long_is_told_so(world: World) -> None:
     assert world.outcomes == {"granted": 1, "refused": 1}
 
 
+def test_who_waited_for_a_start_that_failed_is_told_when_the_next_is_tried(world: World) -> None:
+    world.up(idle("a"), size=world.total + 1)
+    world.run(5)
+    for number, pause in enumerate((5, 10, 20)):
+        world.ask("a", 1)
+        world.run(3)
+        error = world.refused[number]
+        assert isinstance(error, NotReadyError)
+        assert error.retry_after == pytest.approx(pause)
+        with pytest.raises(NotReadyError) as refused:
+            world.scheduler.request(Waiter("a"), world.now)
+        assert refused.value.retry_after == pytest.approx(pause, abs=3)
+        world.ticks(pause)
+
+
 def test_what_takes_no_slot_waits_for_none(world: World) -> None:
     world.slots = 1
     bring_up(world, model("a"))

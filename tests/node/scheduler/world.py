@@ -56,6 +56,7 @@ class World:
     waiting: dict[Waiter, float] = field(default_factory=dict)
     outcomes: Counter[str] = field(default_factory=Counter)
     waited: list[float] = field(default_factory=list)
+    refused: list[YibuError] = field(default_factory=list)
     removed: set[Generation] = field(default_factory=set)
     """Generations that a person had stopped or replaced."""
     effects: list[tuple[str, Any]] = field(default_factory=list)
@@ -373,6 +374,7 @@ class World:
     def refuse(self, waiter: Waiter, error: YibuError) -> None:
         del self.waiting[waiter]
         self.outcomes["refused"] += 1
+        self.refused.append(error)
 
     def not_ready(self, model: str, retry_after: float) -> YibuError:
         return NotReadyError(f"{model} is not ready", retry_after=retry_after)

@@ -302,6 +302,7 @@ logs=self._host.paths.logs
                 state=now[0],
                 cause=now[1],
                 phases=_when_ready(now[0], self.phases),
+                on_demand=self.config.on_demand,
             )
 
     def waits_for(self, others: list[str]) -> None:

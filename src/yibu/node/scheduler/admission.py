@@ -6,7 +6,7 @@ from yibu.errors import NotReadyError, OverloadedError, YibuError
 from yibu.node.scheduler.model import Model
 from yibu.node.scheduler.types import Effects, Waiter
 
-FAILED = 60.0
+_FAILED = 60.0
 _DOWN = 10.0
 """Retry-After in seconds for a failed model, and where nothing better is known."""
 
@@ -50,10 +50,7 @@ def deadline(
         return patience
     due = [replica.due - now for replica in replicas if replica.due is not None]
     if not due:
-        failed = current.stage == "failed" or any(
-            r.state == "failed" for r in current.replicas.values()
-        )
-        raise effects.not_ready(model.name, FAILED if failed else _DOWN)
+        raise effects.not_ready(model.name, again(model, now))
     if min(due) > ready_wait:
         raise effects.not_ready(model.name, max(min(due), 1.0))
     return now + ready_wait
@@ -62,6 +59,16 @@ def deadline(
 def retry_after(model: Model, now: float) -> float:
     """Seconds until a new request is likely answered at once."""
     return max(model.rate.seconds(len(model.queue) + 1, now), 1.0)
+
+
+def again(model: Model, now: float) -> float:
+    """Seconds until a client may ask again for a model of which nothing runs: a request then is not refused
+    at once where it is loaded on demand."""
+    current = model.current
+    if current.config.on_demand and current.stage == "prepared":
+        return max(current.retry_at - now, 1.0)
+    failed = any(replica.state == "failed" for replica in current.replicas.values())
+    return _FAILED if failed or current.stage == "failed" else _DOWN
 
 
 def patient(model: Model) -> bool:

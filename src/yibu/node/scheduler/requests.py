@@ -85,18 +85,21 @@ class Requests:
                 error = admission.waited(model, waiter, now, self._effects)
                 self._effects.refuse(waiter, error)
 
-    def refuse_all(self, model: Model, error: Callable[[], YibuError] | None = None) -> None:
-        """Refuse all waiting requests of a model; without ``error``, with its current state as the reason."""
+    def refuse_all(self, model: Model, now: float) -> None:
+        """Refuse all waiting requests of a model, with its current state as the reason."""
+        wait = admission.again(model, now)
+        self._refuse_all(model, lambda: self._effects.not_ready(model.name, wait))
+
+    def _refuse_all(self, model: Model, error: Callable[[], YibuError]) -> None:
         for waiter in list(model.queue):
             model.queue.remove(waiter)
-            reason = error() if error else self._effects.not_ready(model.name, admission.FAILED)
-            self._effects.refuse(waiter, reason)
+            self._effects.refuse(waiter, error())
 
     def close(self) -> None:
         """Refuse waiting and new requests."""
         self._closed = True
         for model in self._models.values():
-            self.refuse_all(model, closing)
+            self._refuse_all(model, closing)
 
     def occupied(self, replica: Replica | None, waiter: Waiter, now: float) -> bool:
         """See ``Scheduler.occupied``."""

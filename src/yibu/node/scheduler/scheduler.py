@@ -138,7 +138,7 @@ class Scheduler:
         for desired in model.generations():
             desired.started = False
             self._generations.stop(desired.replicas.values())
-        self._requests.refuse_all(model)
+        self._requests.refuse_all(model, now)
         self._settle(now)
 
     def adjust(self, config: ModelConfig, now: float) -> Generation:
@@ -249,7 +249,7 @@ class Scheduler:
         if desired is model.next or on_demand:
             self._fail(desired, replica.error, now)
         elif not desired.living():
-            self._requests.refuse_all(model)
+            self._requests.refuse_all(model, now)
 
     def replica_ended(self, replica_id: str, now: float) -> None:
         """Nothing is left of it."""
@@ -366,11 +366,11 @@ class Scheduler:
             desired.failures += 1
             desired.retry_at = now + admission.pause(desired.failures)
             self._generations.stop(desired.replicas.values())
-            self._requests.refuse_all(model)
+            self._requests.refuse_all(model, now)
         else:
             desired.error, desired.stage = error, "failed"
             self._generations.stop(desired.living())
-            self._requests.refuse_all(model)
+            self._requests.refuse_all(model, now)
 
     # What others may know.
 
