@@ -66,7 +66,7 @@ async def test_an_expired_key_is_told_so(path: Path) -> None:
         assert found.name == "alice"
         now = 2000.0
         with pytest.raises(
-            UnauthorizedError, match=r"'alice' expired at 1970-01-01 00:33:20"
+            UnauthorizedError, match=r"'alice' expired at 1970-01-01T00:33:20Z"
         ) as error:
             accounts.find(key)
         assert error.value.code == "expired_api_key"

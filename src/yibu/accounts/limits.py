@@ -129,9 +129,7 @@ class Meter:
     def state(self, now: float) -> tuple[float | None, float | None, int]:
         """Requests and tokens left in the minute, and the number of requests in flight."""
         self.refill(now)
-        requests, tokens = (
-            None if bucket is None else bucket.level for bucket in (self.requests, self.tokens)
-        )
+        requests, tokens = (one.level if one else None for one in (self.requests, self.tokens))
         return requests, tokens, self.in_flight
 
     def resume(

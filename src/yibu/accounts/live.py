@@ -252,12 +252,7 @@ class LiveAccounts:
     def _now(self, one: _Known | None) -> Caller | None:
         if one is None:
             return None
-        if one.digest.expires is not None or one.caller.expires is not None:
-            self._check_time(one.digest, one.caller)
-        return one.caller
-
-    def _check_time(self, digest: KeyDigest, caller: Caller) -> None:
-        now = self._clock()
+        now, caller = self._clock(), one.caller
         if caller.expires is not None and now >= caller.expires:
             raise UnauthorizedError(
                 "The API key {caller!r} expired at {expires}",
@@ -265,14 +260,15 @@ class LiveAccounts:
                 expires=stamp(caller.expires),
                 code="expired_api_key",
             )
-        if digest.expires is not None and now >= digest.expires:
+        if (ended := one.digest.expires) is not None and now >= ended:
             raise UnauthorizedError(
                 "This secret of the API key {caller!r} was replaced, and ended at "
                 "{expires}: use the new one",
                 caller=caller.name,
-                expires=stamp(digest.expires),
+                expires=stamp(ended),
                 code="replaced_api_key",
             )
+        return caller
 
     async def _ticks(self) -> None:
         loop = asyncio.get_running_loop()

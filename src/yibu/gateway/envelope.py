@@ -172,15 +172,10 @@ def error_headers(error: RequestError) -> Headers:
 
 def engine_gone(error: UpstreamError, model: str) -> EngineGoneError:
     """The connection to a replica of the model broke off."""
+    told = tr("Model {model!r}: {message}", model=model, message=error.message)
     if error.kind == "timeout":
-        return EngineTimeoutError(
-            tr("Model {model!r}: {message}", model=model, message=error.message),
-            hint=tr("gateway.request_timeout in yibu.yaml sets the limit"),
-        )
-    return EngineGoneError(
-        tr("Model {model!r}: {message}", model=model, message=error.message),
-        hint=tr("See why: yibu logs {model}", model=model),
-    )
+        return EngineTimeoutError(told, hint="gateway.request_timeout in yibu.yaml sets the limit")
+    return EngineGoneError(told, hint=tr("See why: yibu logs {model}", model=model))
 
 
 def shutting_down() -> NotReadyError:

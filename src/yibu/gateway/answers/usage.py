@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from yibu.accounts.usage import Tokens
 
 _MOST = 10**9
@@ -53,14 +51,10 @@ _GENERATED = frozenset({"choices", "output", "message", "content", "text", "reas
 """Fields of answers that lead to what the model wrote."""
 
 
-def generated(answer: object) -> int:
-    """Tokens of a whole answer that its engine did not count: a quarter of the text's characters."""
-    return math.ceil(_written(answer) / 4)
-
-
-def _written(part: object) -> int:
+def generated(part: object) -> int:
+    """Characters that a model wrote in a whole answer."""
     if isinstance(part, dict):
-        return sum(_written(value) for name, value in part.items() if name in _GENERATED)
+        return sum(generated(value) for name, value in part.items() if name in _GENERATED)
     if isinstance(part, list):
-        return sum(map(_written, part))
+        return sum(map(generated, part))
     return len(part) if isinstance(part, str) else 0

@@ -121,11 +121,8 @@ class LiveSessions:
         given = dict(parse_qsl(exchange.scope["query_string"].decode("latin-1")))
         models = visible(self._backend, exchange.caller)
         named = given.get("model")
-        route = (
-            find_route(models, named, live.operation)
-            if named
-            else only_route(models, live.operation)
-        )
+        operation = live.operation
+        route = find_route(models, named, operation) if named else only_route(models, operation)
         await self._accounting.admit(exchange, route, named or route.model)
         lease, engine = await unless_gone(exchange, self._connect(exchange, live, route, given))
         failed = False

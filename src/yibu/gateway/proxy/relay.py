@@ -266,7 +266,7 @@ class Relay:
                 max_context=self.route.max_context,
             )  # fmt: skip
         if tokens is None and operation.kind in _TELLING:
-            tokens = estimate(exchange, generated(answer))
+            tokens = estimate(exchange, generated(answer) // 4)
         exchange.tokens = tokens
 
     def _tokens(self, normalizer: Normalizer, events: int) -> Tokens | None:
