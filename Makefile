@@ -66,11 +66,11 @@ llama-server: $(VENV)/dev        ## llama.cpp's server from source, once; withou
 	timeout 1500 $(BIN)/python -m tests.support.llama_server
 
 chaos: $(VENV)/dev               ## misbehaving engines and clients against a node, for three minutes
-	$(BIN)/python -m pytest tests/chaos -m chaos -s --chaos-seconds 180 $(ARGS)
+	$(BIN)/python -m pytest tests/chaos tests/e2e/test_upgrade.py -m chaos -s --chaos-seconds 180 $(ARGS)
 
 soak: $(VENV)/dev                ## the same for an hour, after many more random examples
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile thorough --timeout 3600 -n 2 --ignore=tests/speech
-	$(BIN)/python -m pytest tests/chaos -m chaos -s --chaos-seconds 3600 $(ARGS)
+	$(BIN)/python -m pytest tests/chaos tests/e2e/test_upgrade.py -m chaos -s --chaos-seconds 3600 $(ARGS)
 
 gpu: $(VENV)/dev                 ## all that waits for a card, as a table for docs/benchmarks.md (ARGS=--install)
 	$(BIN)/python benchmarks/gpu.py $(ARGS)

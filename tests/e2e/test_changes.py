@@ -131,6 +131,13 @@ def test_models_on_demand_are_loaded_when_somebody_asks(home: Home, tmp_path: Pa
     assert home.model("one")["state"] == "ready"
 
 
+def test_a_model_that_is_loaded_by_hand_says_how(home: Home) -> None:
+    home.write([fake("a", keep="manual"), fake("b")])
+    said = home.yibu("up", "-d").stderr
+    assert "yibu load a" in said
+    assert "somebody asks" not in said
+
+
 def test_a_failed_start_on_demand_says_why_and_is_tried_again(home: Home, tmp_path: Path) -> None:
     flag = tmp_path / "once"
     home.write([fake("a", "--fail-once", str(flag), keep="idle 10m")])

@@ -136,6 +136,7 @@ def test_usage_and_limits_of_a_real_node_outlive_it(home: Home) -> None:
     assert ask(home, alice, "/v1/admin/usage")[0] == 401
 
     home.yibu("down")
+    assert "two formats" in home.yibu("usage", "--json", "--csv", code=2).stderr
     header, line = home.yibu("usage", "--by", "model", "--csv").stdout.splitlines()
     assert header.startswith("model,requests,errors,prompt_tokens")
     assert line.startswith("fake,2,1,")

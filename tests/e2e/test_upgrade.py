@@ -374,18 +374,29 @@ async def test_more_limits_than_a_line_holds_are_handed_over(home: Home) -> None
         assert statuses.count(200) == 2
 
 
+async def apply(home: Home) -> None:
+    """Another configuration takes over from the one that serves."""
+    home.write([fake(env={"MARK": str(time.monotonic_ns())})])
+    before = home.model("fake")["replicas"][0]["pid"]
+    await asyncio.to_thread(home.yibu, "apply", "--yes")
+    assert home.model("fake")["replicas"][0]["pid"] != before
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(0)
-async def test_nothing_of_ten_thousand_is_lost(home: Home) -> None:
+@pytest.mark.parametrize("once", [upgrade, apply])
+async def test_nothing_of_ten_thousand_is_lost(
+    once: Callable[[Home], Awaitable[None]], home: Home
+) -> None:
     home.write([fake()])
     home.yibu("up", "-d")
 
     async def change() -> None:
         for _ in range(5):
-            await upgrade(home)
+            await once(home)
 
     count = await under_load(home, change, 10_000)
-    print(f"\n{count.outcomes.total()} requests over 5 upgrades: {dict(count.outcomes)}")
+    print(f"\n{count.outcomes.total()} requests, 5 times {once.__name__}: {dict(count.outcomes)}")
     assert not count.lost
 
 

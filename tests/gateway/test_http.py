@@ -206,10 +206,9 @@ async def test_a_slow_reader_makes_the_engine_wait(serve: Serve, backend: FakeBa
         async with serve() as gateway, connected(gateway.server.port) as (reader, writer):
             body = json.dumps(chat(stream=True)).encode()
             writer.write(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
-            before = -1
-            while before != sent or not sent:
-                before = sent
-                await asyncio.sleep(0.2)
+            async with asyncio.timeout(60):  # until the gateway reads no more of the engine
+                while not any(c.waits_for_reader for c in gateway.app.pool._busy):
+                    await asyncio.sleep(0.01)
             assert sent < total / 2
             async with asyncio.timeout(60):
                 await reader.readuntil(b"\r\n\r\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 
 
-def debian_program(cache: Path, package: str, program: str) -> Path:
+def debian_program(cache: Path, package: str, program: str, folder: str = "usr/bin") -> Path:
     """A program out of a Debian package, unpacked without being installed; skips where it cannot be had."""
-    if found := shutil.which(program):
+    if found := shutil.which(program, path=f"{os.environ['PATH']}:/{folder}"):
         return Path(found)
     kept = cache / "programs" / package
     if not kept.exists():
@@ -26,7 +27,7 @@ def debian_program(cache: Path, package: str, program: str) -> Path:
             whole = Path(work, "whole")
             subprocess.run(["dpkg", "-x", str(archive), str(whole)], check=True)
             _keep(whole, kept)
-    return kept / "usr/bin" / program
+    return kept / folder / program
 
 
 def python_program(cache: Path, requirement: str, program: str) -> Path:

@@ -64,6 +64,8 @@ def print_usage(
     context: Context, by: str, since: str, key: str | None, *, as_json: bool, as_csv: bool
 ) -> None:
     """Raises UsageError, AccountsError."""
+    if as_json and as_csv:
+        raise UsageError("--json and --csv are two formats", hint="Leave one of them out")
     group = next((known for known in get_args(usage.By) if known == by), None)
     if group is None:
         raise UsageError(

@@ -11,7 +11,7 @@ Event = dict[str, Any]
 """Plain data, as it goes over the control socket. ``event`` names the kind:
 
 - ``state``: model, replica (or None for the model as a whole), state, cause, phases (seconds of
-  each, once it is ready, else empty)
+  each, once it is ready, else empty); of a model on_demand
 - ``phase``: model, replica (None before there is one), phase: what its start does from now on
 - ``progress``: model, phase, done_bytes, total_bytes, bytes_per_second, seconds_left, file
 - ``note``: model, text

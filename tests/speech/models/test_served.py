@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,9 @@ import pytest
 pytest.importorskip("openvino")
 pytest.importorskip("av")
 pytest.importorskip("uvicorn")
+pytest.importorskip("aiohttp", reason="the tests' client")
+
+import aiohttp
 
 from tests.speech.server.conftest import Running
 
@@ -32,13 +34,15 @@ def engine(start_engine: Start, funasr_dir: Path, vad_dir: Path) -> Running:
     )  # fmt: skip
 
 
-def ask(engine: Running, file: Path, **fields: str) -> str:
-    form = [part for name, value in fields.items() for part in ("-F", f"{name}={value}")]
-    return subprocess.run(
-        ["curl", "-s", "-F", f"file=@{file}", "-F", "model=seaco", *form,
-         f"{engine.url}/v1/audio/transcriptions"],
-        capture_output=True, text=True, check=True, timeout=60,
-    ).stdout  # fmt: skip
+def ask(engine: Running, file: Path, model: str = "seaco", **fields: str) -> str:
+    async def post() -> str:
+        form = aiohttp.FormData({"model": model, **fields})
+        form.add_field("file", file.read_bytes(), filename=file.name)
+        url = f"{engine.url}/v1/audio/transcriptions"
+        async with aiohttp.ClientSession() as session, session.post(url, data=form) as answer:
+            return await answer.text()
+
+    return asyncio.run(post())
 
 
 def test_every_answer_of_one_recording(engine: Running, sensevoice_dir: Path) -> None:
@@ -87,12 +91,8 @@ def test_without_a_model_for_speakers_it_says_so(
         model=funasr_dir / "paraformer", wait=True,
     )  # fmt: skip
     clip = sensevoice_dir / "clips" / "0-en.wav"
-    form = ["-F", "model=paraformer", "-F", "response_format=diarized_json"]
-    answer = subprocess.run(
-        ["curl", "-s", "-F", f"file=@{clip}", *form, f"{engine.url}/v1/audio/transcriptions"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    error = json.loads(answer.stdout)["error"]
+    answer = ask(engine, clip, "paraformer", response_format="diarized_json")
+    error = json.loads(answer)["error"]
     assert error["param"] == "response_format"
     assert "speakers: iic/speech_campplus_sv_zh-cn_16k-common" in error["message"]
 
