@@ -157,6 +157,13 @@ def has_lock(pid: int) -> bool:
     return any(file.name == "node.lock" for file in files)
 
 
+def successor(home: Home) -> psutil.Process | None:
+    """The node that is to take another's place."""
+    found = {one.pid: one for one in home.processes()}
+    holders = {pid for pid, one in found.items() if "handover=" in " ".join(one.cmdline())}
+    return next((one for one in found.values() if one.ppid() in holders), None)
+
+
 def test_a_node_killed_while_it_is_replaced_comes_back(home: Home) -> None:
     """The new one holds the lock until it notices, and the old one's holder starts another."""
     home.write([fake()])
@@ -164,25 +171,56 @@ def test_a_node_killed_while_it_is_replaced_comes_back(home: Home) -> None:
     engine, old = home.model("fake")["replicas"][0]["pid"], home.ps()["node"]
     replacing = home.start("node", "upgrade")
 
-    def successor() -> int | None:
-        found = {one.pid: (one.ppid(), " ".join(one.cmdline())) for one in home.processes()}
-        holders = {pid for pid, (_, line) in found.items() if "handover=" in line}
-        return next((pid for pid, (parent, _) in found.items() if parent in holders), None)
-
     def restarted() -> int | None:
         children = psutil.Process(old["holder"]).children()
         return next((c.pid for c in children if c.pid != old["pid"] and has_lock(c.pid)), None)
 
-    new = until(successor, "the new node")
+    new = until(lambda: successor(home), "the new node")
     assert new
-    os.kill(new, signal.SIGSTOP)
+    new.suspend()
     os.kill(old["pid"], signal.SIGKILL)
     again = until(restarted, "another in the old one's place")
-    os.kill(new, signal.SIGCONT)
+    new.resume()
     replacing.communicate(timeout=60)
     assert replacing.returncode == 5
     until(home.client.running, "it serves")
     assert home.ps()["node"]["pid"] == again
     assert home.chat()["choices"]
     assert home.model("fake")["replicas"][0]["pid"] == engine
-    until(lambda: not psutil.pid_exists(new), "the new one gone")
+    until(lambda: not new.is_running(), "the new one gone")
+
+
+@pytest.mark.parametrize(
+    ("killed", "code"),
+    [("new node", 1), ("new holder", 0), ("old holder", 0), ("both holders", 0)],
+)
+async def test_what_is_killed_beside_a_node_that_is_replaced(
+    home: Home, killed: str, code: int
+) -> None:
+    """No request is lost, whichever of the two nodes stays."""
+    home.write([fake()])
+    home.yibu("up", "-d")
+    engine, old = home.model("fake")["replicas"][0]["pid"], home.ps()["node"]
+    count, number = Count(), port(home)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(ask_on(number, "fake", count))
+        replacing = home.start("node", "upgrade")
+        new = await eventually(lambda: successor(home), "the new node")
+        new.suspend()
+        if killed == "new node":
+            new.kill()
+        if killed in ("new holder", "both holders"):
+            new.parent().kill()
+        if killed in ("old holder", "both holders"):
+            os.kill(old["holder"], signal.SIGKILL)
+        if killed != "new node":
+            new.resume()
+        said = await asyncio.to_thread(replacing.communicate, timeout=120)
+        had = count.answered
+        await eventually(lambda: count.answered > had + 20, "answers after")
+        count.stop = True
+    assert replacing.returncode == code, said
+    assert not count.lost, count
+    assert home.ps()["node"]["pid"] == (new.pid if code == 0 else old["pid"])
+    assert home.model("fake")["replicas"][0]["pid"] == engine

@@ -16,7 +16,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -332,17 +331,15 @@ class EnvironmentManager:
             self._directory / f".{spec.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         try:
-            waited = False
+            waited, cancel = False, cancel or threading.Event()
             while not try_lock(descriptor):
                 if not waited:
                     reader.enter("waiting")
                     waited = True
-                if cancel is not None and cancel.wait(_LOCK_POLL):
+                if cancel.wait(_LOCK_POLL):
                     raise UvCancelledError(
                         "waiting for the environment {spec} was cancelled", spec=spec.name
                     )
-                if cancel is None:
-                    time.sleep(_LOCK_POLL)
             yield descriptor
         finally:
             os.close(descriptor)
