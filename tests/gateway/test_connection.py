@@ -233,6 +233,10 @@ async def test_trailers_are_not_headers(serve: Serve, backend: FakeBackend) -> N
             for many in (b"x: y\r\n" * 20_000, b"x: " + b"y" * 100_000):
                 answer = await talk(gateway, start + framed + many)
                 assert answer.startswith(b"HTTP/1.1 431 ")
+            # Nor do they end a connection: what acts on one is refused, as what frames a message is.
+            for name in (b"connection", b"Connection", b"proxy-connection", b"transfer-encoding"):
+                answer = await talk(gateway, start + framed + name + b": close\r\n\r\n")
+                assert answer.startswith(b"HTTP/1.1 400 "), name
             extension = start + b"1;" + b"x" * 100_000
             assert (await talk(gateway, extension)).startswith(b"HTTP/1.1 431 ")
     assert len(up.received) == 1

@@ -13,6 +13,7 @@ from tests.support.connections import connected
 from yibu.gateway.http import connection
 from yibu.gateway.http.cycle import Cycle
 from yibu.gateway.http.exchange import Exchange
+from yibu.gateway.http.request_head import MAX_HEAD_BYTES
 
 from .conftest import FakeBackend, Running, Serve, chat
 from .upstream import LLAMA_CHAT, Upstream, answering
@@ -162,6 +163,18 @@ async def test_heads_are_bounded(serve: Serve, head: bytes) -> None:
     async with serve() as gateway:
         answer = await talk(gateway, head)
     assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("framing", [b"content-length: 5", b"transfer-encoding: chunked"])
+async def test_the_bound_of_a_head_is_exact(serve: Serve, framing: bytes) -> None:
+    start, end = b"POST /healthz HTTP/1.1\r\nhost: a\r\n" + framing + b"\r\nx: ", b"\r\n\r\n"
+    body = b"hello" if b"5" in framing else b"5\r\nhello\r\n0\r\n\r\n"
+    most = MAX_HEAD_BYTES - len(start) - len(end) + 4
+    async with serve(hosts=["a"]) as gateway:
+        for size, status in ((most, b"405"), (most + 1, b"431")):
+            head = start + b"y" * size + end
+            answer = await talk(gateway, head + body + b"GET / HTTP/1.0\r\nhost: a\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 %b " % status), size
 
 
 async def test_a_slow_head_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -100,6 +101,23 @@ async def test_a_cut_stream_is_an_error_and_a_whole_one_is_not(
 
 
 @pytest.mark.parametrize("kind", STREAMS)
+async def test_a_whole_stream_that_the_engine_does_not_end_is_ended(
+    serve: Serve, backend: FakeBackend, kind: str
+) -> None:
+    path, body, events = STREAMS[kind]
+    endless = sending(STREAM_HEAD, *map(chunked, events), 600.0)
+    async with Upstream(framed(events, "chunked")) as up, serve() as gateway:
+        backend.add("m", up, capabilities=ALL)
+        whole = await gateway.stream(path, body)
+        up.behaviour = endless
+        text = await gateway.stream(path, body)
+        assert text.count("\n\n") == whole.count("\n\n")
+        assert '"error":{' not in text
+        assert gateway.app.pool.counts()[0] == 0
+    assert [failed for _, failed in backend.finished] == [False, False]
+
+
+@pytest.mark.parametrize("kind", STREAMS)
 async def test_a_stream_without_any_event_has_a_status(
     serve: Serve, backend: FakeBackend, kind: str
 ) -> None:
@@ -185,6 +203,45 @@ async def test_a_success_that_is_no_answer_is_an_error(
             up.behaviour = sending(raw)
             status, answer = await gateway.post(path, JSON_PATHS[path])
             assert (status, answer["error"]["code"]) == (502, "engine_protocol_error"), name
+
+
+async def test_what_the_engine_says_of_its_bytes_is_not_said_of_ours(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    """Answers are written anew: in UTF-8, as JSON or events, and never compressed."""
+    said = ("content-encoding: Identity\r\ncache-control: max-age=99\r\nretry-after: x\r\n"
+            "content-disposition: attachment\r\nserver:")  # fmt: skip
+    events = response(b"".join(map(bare, LLAMA_CHAT_STREAM)), kind="text/event-stream; charset=gbk")
+    whole = response(json.dumps(LLAMA_CHAT).encode(), kind="application/problem+json; charset=gbk")
+    async with Upstream(sending()) as up, serve() as gateway:
+        backend.add("m", up)
+        for raw, stream, kind in (
+            (events, True, "text/event-stream; charset=utf-8"),
+            (whole, False, "application/json"),
+        ):
+            up.behaviour = sending(raw.replace(b"server:", said.encode()))
+            body = chat(stream=stream)
+            async with gateway.http.post(f"{gateway.url}/v1/chat/completions", json=body) as answer:
+                assert (answer.status, answer.headers["content-type"]) == (200, kind)
+                assert answer.headers.get("cache-control") == ("no-cache" if stream else None)
+                assert not {"content-encoding", "content-disposition", "retry-after"} & {
+                    name.lower() for name in answer.headers
+                }
+
+
+async def test_a_refusal_in_bytes_that_cannot_be_read_keeps_its_status(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    packed = response(gzip.compress(b'{"error":"x"}'), status="422 x")
+    packed = packed.replace(b"server:", b"content-encoding: gzip\r\nserver:")
+    async with Upstream(sending(packed)) as up, serve() as gateway:
+        backend.add("m", up)
+        status, answer = await gateway.post("/v1/chat/completions", chat())
+        assert (status, answer["error"]["message"]) == (422, "the engine answered 422")
+        for code in ("401 x", "403 x", "407 x"):  # about the gateway, not its client
+            up.behaviour = answering({}, status=code)
+            status, answer = await gateway.post("/v1/chat/completions", chat())
+            assert (status, answer["error"]["code"]) == (502, "engine_gone")
 
 
 @pytest.mark.parametrize("kind", STREAMS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,13 +12,14 @@ from typing import Any
 
 import h11
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
 from yibu.engines.base import Endpoint
 from yibu.upstream.ask import ask, request_head
 from yibu.upstream.connection import HIGH_WATER, Connection, UpstreamError
-from yibu.upstream.pool import Pool
+from yibu.upstream.pool import Pool, connect
 
 SECOND = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nSECOND"
 
@@ -231,6 +233,50 @@ def test_an_answer_says_what_h11_reads_or_is_an_error(
             pool.close()
 
     loop.run(go())
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        b"HTTP/1.1 199 x\r\n\r\n",
+        b"HTTP/1.1 600 x\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 a\0b\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\ncontent-length: 0\r\n\r\n",
+    ],
+)
+async def test_what_follows_a_refused_answer_is_no_answer(
+    engine: Engine, pool: Pool, faulty: bytes
+) -> None:
+    engine.will_send(faulty + SECOND, closes=False)
+    assert await by_us(pool, engine) == Reading()
+    assert (await by_us(pool, engine)).body == b"SECOND"
+    assert engine.requests == [1, 2]
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_an_answer_is_read_although_the_engine_closes_under_the_request(loop: Any) -> None:
+    """It refuses a body that it does not read, and its system resets what is still sent."""
+    answer = b"HTTP/1.1 413 x\r\ncontent-length: 9000\r\n\r\n" + b"x" * 9000
+
+    async def go() -> tuple[int, bytes]:
+        connection = await connect(*listener.getsockname())
+        engine, _ = listener.accept()
+        # Nothing here lets the event loop run before the last write has failed.
+        connection.send(b"POST / HTTP/1.1\r\n")
+        assert engine.recv(4) == b"POST"
+        engine.sendall(answer)
+        engine.close()
+        connection.send(b"host: x\r\n")
+        connection.send(b"content-length: 9\r\n\r\n")
+        await connection.wait_head()
+        return connection.status, await connection.read_all(10**6)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        asyncio.Runner(loop_factory=loop) as run,
+    ):
+        assert run.run(go()) == (413, b"x" * 9000)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ MAX_HEADER_BYTES = 64 * 1024
 HIGH_WATER = 256 * 1024
 """Bytes of an answer that may wait for the client before the engine is made to wait."""
 
+_READ_BYTES = 256 * 1024
 _OPENING = b"HTTP/"
 _BODILESS = frozenset({204, 304})
 
@@ -103,7 +104,7 @@ class Connection(asyncio.Protocol):
         if not self.reusable or now - self.last_activity >= idle or self.transport.is_closing():
             return False
         if self._poll.poll(0):
-            self.overran = self._waits()
+            self.overran = bool(self._unread(1, socket.MSG_PEEK))
             return False
         self._reset()
         self.reused = True
@@ -111,14 +112,14 @@ class Connection(asyncio.Protocol):
         self.last_activity = now
         return True
 
-    def _waits(self) -> bool:
-        """Whether unread bytes are on the socket, beside its end."""
+    def _unread(self, size: int, flags: int = 0) -> bytes:
+        """Unread bytes on the socket; none at its end."""
         own = self.transport.get_extra_info("socket")
         with socket.fromfd(own.fileno(), own.family, own.type) as copy:
             try:
-                return bool(copy.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+                return copy.recv(size, flags | socket.MSG_DONTWAIT)
             except OSError:
-                return False
+                return b""
 
     def send(self, *parts: bytes) -> None:
         self.last_activity = self._loop.time()
@@ -291,7 +292,13 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is None and not self._closed and self._head_done and self._ends_with_connection:
             self.complete = True  # the engine closed, not we: that is this answer's end
+        broke = exc is not None and not self._closed
         self._closed = True
+        if broke and self.transport.get_extra_info("sslcontext") is None:
+            # An engine that answers before a body has come whole may close under it. Whoever then
+            # fails to write reads no more, although the answer is there.
+            while not (self.complete or self._error) and (data := self._unread(_READ_BYTES)):
+                self.data_received(data)
         self.fail("closed", tr("the engine closed the connection before its answer was whole"))
         self.resume_writing()
 
@@ -323,7 +330,7 @@ class Connection(asyncio.Protocol):
             self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        if self.complete:
+        if self.complete or self._error is not None:  # it answers nothing, whatever it is
             return
         self._began = True
         status = self._parser.get_status_code()

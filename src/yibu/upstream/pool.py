@@ -148,12 +148,10 @@ class Pool:
         while idle and not fresh:
             connection = idle.pop()
             if connection.take(IDLE_SECONDS):
-                connection.patience = self.timeout
                 self._busy.add(connection)
                 return connection
             self._drop(connection)
         connection = await connect(host, port, alive)
-        connection.patience = self.timeout
         self._busy.add(connection)
         if self._sweeper is None and not self._closed:
             self._sweeper = asyncio.get_running_loop().call_later(self._interval, self._sweep)

@@ -70,7 +70,7 @@ def translate(
     type_, code, param = fields.get("type"), fields.get("code"), fields.get("param")
     if status in {500, 502}:  # what an engine calls a success, or has no better word for
         status = _told_status(type_, code) or status
-    if status in {401, 403}:
+    if status in {401, 403, 407}:
         return EngineGoneError(
             "The engine of model {model!r} refused the gateway's inner key",
             model=model,

@@ -268,6 +268,12 @@ class Exchange:
         self._complete(status, headers)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
+    async def start_events(self) -> None:
+        """Begin a stream of server-sent events, which no proxy is to hold back."""
+        kind = (b"content-type", b"text/event-stream; charset=utf-8")
+        held = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        await self.start(200, [kind, *held])
+
     def _complete(self, status: int, headers: Headers) -> None:
         """Begin the answer, with the headers that all answers have."""
         self._step("unanswered", "answering")

@@ -30,6 +30,7 @@ from yibu.messages import tr
 
 MAX_PIPELINED = 16
 """Parsed requests that may wait for the answers before them; the rest stays unparsed, unread."""
+_OF_CONNECTION = frozenset({b"connection", b"proxy-connection"})
 _PIECE = 4096
 """Bytes given to the parser at a time: it creates a request for every head in them."""
 
@@ -162,8 +163,10 @@ class ParsedConnection(HttpToolsProtocol):
         self.since = self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # else it is a trailer, which nobody here asked for
+        if self._in_head:
             super().on_header(name, value)
+        elif name.lower() in _OF_CONNECTION:  # which the parser heeds in a trailer, too
+            raise BadRequestError("A trailer cannot be about the connection")
 
     def on_headers_complete(self) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
@@ -231,8 +234,10 @@ class ParsedConnection(HttpToolsProtocol):
             begins = b" RTSP/" not in self._raw and b" ICE/" not in self._raw
         if not begins:
             raise BadRequestError("The request does not begin with 'METHOD TARGET HTTP/1.1'")
-        end = self._raw.find(b"\r\n\r\n", start) if start >= 0 and length is not None else -1
-        self._start = end + 4 + (length or 0) if end >= 0 else -1
+        end = self._raw.find(b"\r\n\r\n", start) if start >= 0 else -1
+        if end - start > MAX_HEAD_BYTES:
+            raise too_large()
+        self._start = end + 4 + length if end >= 0 and length is not None else -1
 
     def on_body(self, body: bytes) -> None:
         self._unaccounted = 0

@@ -15,7 +15,7 @@ import orjson
 from yibu.accounts.usage import Tokens
 from yibu.engines.answers import Answers, Fields
 from yibu.engines.requests import Call
-from yibu.errors import EngineGoneError, RequestError
+from yibu.errors import RequestError
 from yibu.gateway.answers.chunks import ChunkNormalizer
 from yibu.gateway.answers.collect import AnswerCollector
 from yibu.gateway.answers.engine_errors import Translator, translate, unserved
@@ -36,10 +36,10 @@ MAX_ERROR_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """A whole JSON answer is held in memory up to this."""
 
-_PASSED = frozenset(
-    {b"content-type", b"content-encoding", b"content-disposition", b"cache-control", b"retry-after"}
-)
-"""Engine headers that reach the client; hop-by-hop and server headers never do."""
+_JSON = (b"content-type", b"application/json")
+
+_END_SECONDS = 2.0
+"""How long to wait for the end of a stream whose last event has come."""
 
 _TRANSCRIPTS = (b"text/plain", b"text/vtt", b"text/srt", b"application/x-subrip")
 """Content types of transcripts other than JSON, by their ``response_format``."""
@@ -115,9 +115,10 @@ class Relay:
         operation, status = self.operation, connection.status
         given = dict(connection.headers)
         kind = given.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        coded = given.get(b"content-encoding", b"").lower() not in {b"", b"identity"}
         if status >= 400:
             self.waiting.stop()
-            body = await connection.read_all(MAX_ERROR_BYTES)
+            body = b"" if coded else await connection.read_all(MAX_ERROR_BYTES)
             raise unserved(
                 status, body, operation.path, self.route, self._rules
             ) or translate(
@@ -125,30 +126,22 @@ class Relay:
                 inner=self.inner, retry_after=_retry_after(given.get(b"retry-after", b"")),
             )  # fmt: skip
         if status >= 300:
-            raise EngineGoneError(
-                tr(
-                    "The engine of model {model!r} answered with a redirect ({status})",
-                    model=self.route.model,
-                    status=status,
-                ),
-                code="engine_protocol_error",
-            )
-        headers = [item for item in connection.headers if item[0] in _PASSED]
+            raise bad_answer(self.request.model, _described(status, kind))
         upload = operation.schema is None
         if upload and _SECONDS.fullmatch(seconds := given.get(b"x-audio-seconds", b"")):
             self.exchange.audio_seconds = float(seconds)
-        if given.get(b"content-encoding", b"identity") != b"identity":
+        if coded:
             raise bad_answer(
                 self.request.model, tr("found a compressed answer, which nobody asked for")
             )
         if kind == b"text/event-stream" and (upload or self.request.stream or self.collects):
-            await self._stream(connection, headers)
-        elif status in {204, 205} or self.request.stream or self.collects:
-            raise bad_answer(self.request.model, _described(status, kind), stream=True)
+            await self._stream(connection)
+        elif (streams := self.request.stream or self.collects) or status in {204, 205}:
+            raise bad_answer(self.request.model, _described(status, kind), stream=streams)
         elif kind == b"application/json" or kind.endswith(b"+json") or (not upload and not kind):
-            await self._whole(connection, headers)
+            await self._whole(connection)
         elif upload and kind in _TRANSCRIPTS:
-            await self._text(connection, headers)
+            await self._text(connection, [(b"content-type", given[b"content-type"])])
         else:
             raise bad_answer(self.request.model, _described(status, kind))
 
@@ -176,15 +169,14 @@ class Relay:
         answer = await self.waiting.result(work) if request.stream else await work
         self._complete(answer, self._rules)
         if not request.stream:
-            body = orjson.dumps(answer)
-            await exchange.respond(200, [(b"content-type", b"application/json")], body)
+            await exchange.respond(200, [_JSON], orjson.dumps(answer))
             return
-        await self._begin([(b"content-type", b"text/event-stream")])
+        await self._begin()
         await exchange.end(events(self.operation, request, answer))
 
     # Whole answers ------------------------------------------------------------------------
 
-    async def _whole(self, connection: Connection, headers: Headers) -> None:
+    async def _whole(self, connection: Connection) -> None:
         request = self.request
         raw = await connection.read_all(MAX_ANSWER_BYTES)
         self._progressed()
@@ -193,10 +185,7 @@ class Relay:
         if "model" in answer:
             answer["model"] = request.model
         self._complete(answer, self._rules)
-        if not any(name == b"content-type" for name, _ in headers):
-            headers.append((b"content-type", b"application/json"))
-        body = raw if conforming else orjson.dumps(answer)
-        await self.exchange.respond(200, headers, body)
+        await self.exchange.respond(200, [_JSON], raw if conforming else orjson.dumps(answer))
 
     async def _text(self, connection: Connection, headers: Headers) -> None:
         """Forward a transcript; in one write when it is complete already."""
@@ -217,7 +206,7 @@ class Relay:
 
     # Streams ------------------------------------------------------------------------------
 
-    async def _stream(self, connection: Connection, headers: Headers) -> None:
+    async def _stream(self, connection: Connection) -> None:
         """Forward events as they come, until the answer is complete."""
         normalizer = self._normalizer()
         if self.collects:
@@ -230,11 +219,12 @@ class Relay:
             while data := await self.waiting.next(connection):
                 self._progressed()
                 if events := normalizer.feed(data):
-                    if not self.begun:
-                        await self._begin(headers)
+                    await self._begin()
                     await exchange.write(events)
                     sent += events.count(b"\n\n")
                     self.waiting.written()
+                if normalizer.ended:
+                    connection.patience = _END_SECONDS
                 if normalizer.error is not None:
                     raise normalizer.error
             rest = normalizer.finish()
@@ -250,8 +240,7 @@ class Relay:
             self.waiting.stop()
             exchange.tokens = self._tokens(normalizer, sent)
             exchange.audio_seconds = normalizer.audio_seconds
-        if not self.begun:
-            await self._begin(headers)
+        await self._begin()
         await exchange.end(rest)
 
     def _complete(self, answer: Fields, rules: Answers) -> None:
@@ -279,11 +268,10 @@ class Relay:
             return counted
         return counted._replace(completion=events, estimated=True)
 
-    async def _begin(self, headers: Headers) -> None:
+    async def _begin(self) -> None:
         self.begun = True
         if not self.exchange.answering:
-            headers.append((b"x-accel-buffering", b"no"))
-            await self.exchange.start(200, headers)
+            await self.exchange.start_events()
 
     async def _collected(self, connection: Connection, normalizer: Normalizer) -> None:
         """Send as a whole answer what the engine was asked to stream."""
@@ -298,9 +286,7 @@ class Relay:
             raise normalizer.error
         answer = collector.answer()
         self._complete(answer, Answers())
-        await self.exchange.respond(
-            200, [(b"content-type", b"application/json")], orjson.dumps(answer)
-        )
+        await self.exchange.respond(200, [_JSON], orjson.dumps(answer))
 
     def _errors(self) -> Translator:
         return partial(

@@ -106,14 +106,7 @@ class KeepAlive:
     async def _comment(self) -> None:
         exchange = self._exchange
         if not exchange.answering:
-            await exchange.start(
-                200,
-                [
-                    (b"content-type", b"text/event-stream; charset=utf-8"),
-                    (b"cache-control", b"no-cache"),
-                    (b"x-accel-buffering", b"no"),
-                ],
-            )
+            await exchange.start_events()
         await exchange.keep_alive()
 
 

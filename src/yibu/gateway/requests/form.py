@@ -22,6 +22,8 @@ SLICE_BYTES = 16 * 1024
 
 _TYPE = re.compile(rb"\s*multipart/form-data\s*", re.IGNORECASE)
 _PARAMETER = re.compile(rb';\s*([!#-\'*+.0-9A-Z^-z|~-]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*')
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NAME = re.compile(rb";\s*name\*?\s*=", re.IGNORECASE)
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 
 _AS_IT_IS = frozenset({b"7bit", b"8bit", b"binary"})
@@ -156,8 +158,9 @@ class FormScanner:
             )  # fmt: skip
         if name != b"content-disposition":
             return
-        if self._named:
-            raise broken_form(tr("part {parts} has two Content-Dispositions", parts=self.parts))
+        names = _NAME.findall(_QUOTED.sub(b"", self._value))
+        if self._named or len(names) > 1:
+            raise broken_form(tr("part {parts} is named twice", parts=self.parts))
         _, options = parse_options_header(self._value)
         self._named = b"name" in options
         self._in_model = options.get(b"name") == b"model"
