@@ -297,6 +297,7 @@ def test_the_engine_behind_lmdeploy_decides_what_it_heeds() -> None:
     ("engine", "message"),
     [
         ("sglang", "Input length (9000 tokens) exceeds the maximum allowed length (8186 tokens)."),
+        ("sglang", "The input (9000 tokens) is longer than the model's context length (8192 tokens)."),
         ("sglang", "Requested token count exceeds the model's maximum context length of 8192 tokens. "),
         ("lmdeploy", "Input length (9000) must be smaller than the model context length (8192)."),
     ],

@@ -15,7 +15,7 @@ from tests.support.schema_fields import fields
 
 from yibu.engines.llama_cpp.schemas import express
 from yibu.engines.registry import engines, request_tables
-from yibu.engines.requests import Abilities, Asked, Body, RequestTable, Rule
+from yibu.engines.requests import Abilities, Asked, Body, RequestTable
 from yibu.errors import InvalidRequestError
 from yibu.gateway.operations import OPERATIONS
 
@@ -69,20 +69,20 @@ def served(engine: str) -> Iterator[str]:
 def has_row(table: RequestTable, operation: str, field: str) -> bool:
     """Whether a row says what becomes of a field."""
     return any(
-        _pattern(row).fullmatch(field)
+        _pattern(row.path, row.outcome).fullmatch(field)
         for row in table.rules.get(operation, table.rules.get("*", ()))
     )
 
 
 @cache
-def _pattern(row: Rule) -> re.Pattern[str]:
-    stem = row.path.removesuffix("**").removesuffix(".")
+def _pattern(path: str, outcome: str) -> re.Pattern[str]:
+    stem = path.removesuffix("**").removesuffix(".")
     pattern = re.escape(stem).replace(r"=\*\]", r"=[^\]]*\]")
-    if row.path == "**":
+    if path == "**":
         pattern = ".*"
-    elif row.outcome != "passed":
+    elif outcome != "passed":
         pattern += r"(?:[.\[].*)?"
-    elif stem != row.path:
+    elif stem != path:
         pattern += r"(?:\.[^\[]*)?"
     return re.compile(pattern)
 
@@ -146,6 +146,14 @@ NAMED = {"type": "function", "function": {"name": "g"}}
 ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [NAMED]}}
 
 
+CLAUDE_CODE = {
+    "thinking": {"type": "adaptive", "display": "updates"}, "output_config": {"effort": "high"},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    "diagnostics": {"previous_message_id": None}, "metadata": {"user_id": "x"}, "max_tokens": 32000,
+}  # fmt: skip
+"""Beside its messages, system prompt and tools."""
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
@@ -189,11 +197,57 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
         (MESSAGES, {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools[0]"),
         (MESSAGES, {"tools": [{"type": "custom", "name": "f", "input_schema": {}}]}, None),
         (MESSAGES, {"container": "c"}, "container"),
+        (MESSAGES, CLAUDE_CODE, None),
+        (MESSAGES, {"context_management": {"edits": []}}, None),
+        (MESSAGES, {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "context_management"),
+        (MESSAGES, {"output_format": {"type": "json_schema", "schema": {}}}, "output_format"),
     ],
 )  # fmt: skip
 def test_what_the_engines_refuse(path: str, body: Body, param: str | None) -> None:
     for table in (LLAMA_CPP, VLLM):
         assert refused(table, path, json.loads(json.dumps(body)), CODER) == param
+
+
+SHAPES = {
+    "llama.cpp": ({"grammar", "json_schema"}, {"grammar", "json_schema"}),
+    "vllm": ({"structured_outputs"}, {"structured_outputs"}),
+    "sglang": ({"regex", "ebnf"}, {"regex", "ebnf", "json_schema"}),
+    "lmdeploy": (set(), set()),
+}
+"""The names of an engine's own for an answer's shape, in chats and in text completions."""
+
+
+@pytest.mark.parametrize("engine", SHAPES)
+def test_a_shape_by_another_engines_name_is_refused(engine: str) -> None:
+    table, asked = request_tables()[engine], Asked("m", engine)
+    names = {"guided_json", "guided_regex", "guided_choice", "guided_grammar"}.union(
+        *map(set().union, *SHAPES.values())
+    )
+    for path, own in zip((CHAT, TEXT), SHAPES[engine], strict=True):
+        for name in names:
+            value = "" if name == "grammar" else {"type": "object"}
+            assert refused(table, path, {name: value}, asked) == (None if name in own else name)
+            assert refused(table, path, {name: None}, asked) is None
+    shaped = refused(table, TEXT, {"response_format": {"type": "json_object"}}, asked)
+    assert shaped == ("response_format" if engine == "lmdeploy" else None)
+
+
+def test_llama_cpp_shapes_text_completions_by_its_own_field() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": r"^\d$"}}}
+    for shape, sent in (
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}, schema),
+    ):
+        body = {"prompt": "a", "response_format": shape}
+        LLAMA_CPP.prepare(TEXT, body, SMOL)
+        assert body.get("json_schema") == sent
+    strictly = {"name": "x", "strict": True, "schema": {"type": "string", "format": "email"}}
+    wanted = {"type": "json_schema", "json_schema": strictly}
+    assert (
+        refused(LLAMA_CPP, TEXT, {"prompt": "a", "response_format": wanted})
+        == "response_format.json_schema.schema"
+    )
 
 
 def test_what_a_model_can_do_decides() -> None:

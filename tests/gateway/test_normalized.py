@@ -336,6 +336,7 @@ TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for 
         [{"name": "f", "arguments": {"a": 1}}],
         [{"id": "x", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
          {"id": "y", "type": "function", "function": {"name": "g", "arguments": None}}],
+        [{"function": {"name": "f", "arguments": {"a": 1}}}, {"function": {"name": "g", "arguments": ""}}],
     ],
 )  # fmt: skip
 async def test_whole_tool_calls(
@@ -373,6 +374,7 @@ STREAMED_CALLS: dict[str, list[dict[str, Any]]] = {
     "repeated": [part("f", '{"a', index=0, id="x", type="function"),
                  part("f", '":1}', index=0, id="x", type="function"),
                  part("g", '{"b":2}', index=1, id="y", type="function")],
+    "no list": [part("f", "", index=0, id=""), part(None, '{"a":1}', index=0, id=""), part("g", '{"b":2}', index=1, id="")],
     "as it should be": [part("f", "", index=0, id="x", type="function"), part(None, '{"a":1}', index=0),
                         part("g", '{"b":2}', index=1, id="y", type="function")],
 }  # fmt: skip
@@ -385,7 +387,9 @@ async def test_streamed_tool_calls(
     import openai
 
     deltas = [{"role": "assistant", "content": None}]
-    deltas += [{"tool_calls": [call]} for call in STREAMED_CALLS[shape]]
+    deltas += [
+        {"tool_calls": call if shape == "no list" else [call]} for call in STREAMED_CALLS[shape]
+    ]
     sent = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
     sent.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
     async with Upstream(streaming(*map(orjson.dumps, sent), DONE)) as up, serve() as gateway:
@@ -406,6 +410,55 @@ async def test_streamed_tool_calls(
     ]
     assert len({call.id for call in calls}) == 2
     assert all(call.type == "function" for call in calls)
+
+
+@pytest.mark.parametrize("reason", ["tool_calls", "stop", None, "length"])
+@pytest.mark.parametrize("calls", [
+    [part("f", index=0, id="x"), part("g", '{"b":2}', index=1, id="y")],
+    [part("f", "", index=0, id="x"), part("g", '{"b":2}', index=1, id="y")],
+    [part("g", '{"b":2}', index=0, id="y"), part("f", "", index=1, id="x")],
+])  # fmt: skip
+async def test_streamed_calls_without_arguments(
+    serve: Serve, backend: FakeBackend, calls: list[dict[str, Any]], reason: str | None
+) -> None:
+    """They are JSON, as in a whole answer, unless the token limit may have cut them off."""
+    sent = [{"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]} for call in calls]
+    if reason is not None:
+        sent.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+    async with Upstream(streaming(*map(orjson.dumps, sent), DONE)) as up, serve() as gateway:
+        backend.add("m", up, engine="command")
+        chunks = chunks_of(await gateway.stream(COMPLETIONS, chat(tools=TOOLS, stream=True)))
+    said: dict[int, str] = {}
+    for chunk in chunks:
+        for call in chunk["choices"][0]["delta"].get("tool_calls", ()):
+            index = call["index"]
+            said[index] = said.get(index, "") + call["function"].get("arguments", "")
+    empty = "" if reason == "length" else "{}"
+    assert sorted(said.values()) == sorted([empty, '{"b":2}'])
+    message = {"role": "assistant", "content": None, "tool_calls": calls}
+    raw = {"choices": [{"index": 0, "message": message, "finish_reason": reason}]}
+    async with Upstream(answering(raw)) as up, serve() as gateway:
+        backend.add("m", up, engine="command")
+        _, answer = await gateway.post(COMPLETIONS, chat(tools=TOOLS))
+    whole = [
+        call["function"]["arguments"] for call in answer["choices"][0]["message"]["tool_calls"]
+    ]
+    assert sorted(whole) == sorted(said.values())
+
+
+async def test_the_name_of_a_call_in_the_older_form_is_told_once(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    """llama-cpp-python repeats it in every chunk, and clients join what they get."""
+    pieces = [{"function_call": {"name": "f", "arguments": text}} for text in ('{"a', '":1}')]
+    sent = [{"choices": [{"index": 0, "delta": delta}]} for delta in pieces]
+    sent.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "function_call"}]})
+    async with Upstream(streaming(*map(orjson.dumps, sent), DONE)) as up, serve() as gateway:
+        backend.add("m", up, engine="command")
+        chunks = chunks_of(await gateway.stream(COMPLETIONS, chat(stream=True)))
+    deltas = [chunk["choices"][0]["delta"].get("function_call", {}) for chunk in chunks]
+    assert "".join(delta.get("name", "") for delta in deltas) == "f"
+    assert "".join(delta.get("arguments", "") for delta in deltas) == '{"a":1}'
 
 
 CHOICES: list[tuple[str, dict[str, Any], Any]] = [
@@ -491,7 +544,21 @@ def vllm(message: str, param: str | None = None) -> Any:
     return answering({"error": error}, status="400 Bad Request")
 
 
+OVERRUNS = [
+    "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
+    "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+    "request (5031 tokens) exceeds the available context size (4096 tokens), try increasing it",
+    "Requested tokens (2285) exceed context window of 2048",
+    "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000",
+    "Input validation error: `inputs` must have less than 1024 tokens. Given: 2000",
+    "Trying to keep the first 4500 tokens when context the overflows. However, the model is loaded with",
+    "Request length 71599 + 2048 is greater than max_seq_len 65536",
+]
+"""What servers say that people run by ``engine: command``: vLLM, SGLang, llama-server, llama-cpp-python, TGI
+(twice), LM Studio, TabbyAPI."""
 FAULTS = [
+    *(("command", COMPLETIONS, answering({"error": said}, status=status), "context_length_exceeded", "messages")
+      for said in OVERRUNS for status in ("400 No", "422 No", "500 No")),
     ("llama.cpp", COMPLETIONS, llama("image input is not supported - hint: if this is unexpected"),
      "unsupported_content", "messages"),
     ("llama.cpp", "/v1/responses", llama("audio input is not supported - hint: x"),

@@ -186,3 +186,39 @@ async def test_an_engines_message_is_bounded(serve: Serve, backend: FakeBackend)
         backend.add("m", up)
         _, body = await gateway.post(PATH, chat())
     assert len(body["error"]["message"]) < 10_000
+
+
+async def test_log_probabilities_that_are_no_numbers(serve: Serve, backend: FakeBackend) -> None:
+    """JSON has no minus infinity: SGLang writes null, where OpenAI's SDKs promise a number."""
+    scored = [{"token": "ok", "logprob": None, "top_logprobs": [{"token": "a", "logprob": None}]}]
+    async with Upstream(answering(whole(choices=choice(logprobs={"content": scored})))) as up:
+        backend.add("m", up)
+        async with serve() as gateway:
+            _, answer = await gateway.post(PATH, chat(logprobs=True, top_logprobs=1))
+    token = answer["choices"][0]["logprobs"]["content"][0]
+    assert [(one["logprob"], one["bytes"]) for one in (token, *token["top_logprobs"])] == [
+        (-9999.0, None)
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [("424 x", "generation", 502), ("429 x", "overloaded", 429), ("422 x", "validation", 422),
+     (None, "validation", 400), (None, "overloaded", 429), (None, "generation", 502)],
+)  # fmt: skip
+async def test_errors_of_tgi(
+    serve: Serve, backend: FakeBackend, status: str | None, kind: str, told: int
+) -> None:
+    error = {"error": "no", "error_type": kind}
+    failing = answering(error, status=status) if status else streaming(json.dumps(error).encode())
+    async with Upstream(failing) as up, serve() as gateway:
+        backend.add("m", up)
+        answer = await gateway.post(PATH, chat(stream=status is None))
+        assert (answer[0], answer[1]["error"]["message"]) == (told, "no")
+
+
+async def test_a_limit_without_a_code_is_named_as_one(serve: Serve, backend: FakeBackend) -> None:
+    async with Upstream(answering({"error": "busy"}, status="429 Busy")) as up, serve() as gateway:
+        backend.add("m", up)
+        _, body = await gateway.post(PATH, chat())
+        assert body["error"]["code"] == "rate_limit_exceeded"

@@ -388,3 +388,24 @@ async def test_whatever_a_call_is_given_the_client_can_read(
     (found,) = [call for part in parts for call in part.message.tool_calls or ()]
     assert found.function.name == "f"
     assert parts[-1].done_reason == "length"
+
+
+async def test_a_text_that_goes_on_has_a_format_and_log_probabilities(
+    serve: Serve, backend: FakeBackend
+) -> None:
+    scored = {
+        "tokens": ["a"],
+        "token_logprobs": [-0.5],
+        "top_logprobs": [{"a": -0.5, "b": -1.5}],
+        "text_offset": [0],
+    }
+    answer = {"choices": [{"index": 0, "text": "a", "finish_reason": "stop", "logprobs": scored}]}
+    async with Upstream(answering(answer)) as up, serve() as gateway:
+        backend.add("m", up, engine="command", capabilities={"completions"})
+        async with client_of(gateway) as client:
+            told = await client.generate(
+                "m", "x", raw=True, format="json", logprobs=True, top_logprobs=2
+            )
+    assert up.received[-1].json["response_format"] == {"type": "json_object"}
+    assert [(one.token, one.logprob, [(top.token, top.logprob) for top in one.top_logprobs])
+            for one in told.logprobs] == [("a", -0.5, [("a", -0.5), ("b", -1.5)])]  # fmt: skip

@@ -32,6 +32,13 @@ PROMPT_FIELDS: Mapping[str, str] = {
 }
 """The request's field that holds the prompt."""
 
+_TOO_LONG = re.compile(
+    r"(?i)\bcontext (?:length|size|window)|\bcontext(?: the)? overflow|(?:model|allowed) length|max_(?:model|seq)_len"
+    r"|`inputs` must have less|`max_new_tokens` must be"
+)
+"""Errors about a prompt that is too long, with whatever status: of vLLM (0.32), SGLang (0.5.23),
+LMDeploy (0.18), llama-server, llama-cpp-python, TGI, LM Studio and TabbyAPI."""
+
 
 def objects(value: object) -> list[Fields]:
     """The objects in a list; an empty list for anything else."""
@@ -61,7 +68,8 @@ class Answers:
         self, kind: Kind, status: int, error: Mapping[str, Any]
     ) -> RequestFault | None:
         """The request's fault in an engine's error; None where the engine's own status and code are right."""
-        return None
+        told = _TOO_LONG.search(str(error.get("message")))
+        return RequestFault(CONTEXT_EXCEEDED, PROMPT_FIELDS.get(kind)) if told else None
 
     def lacks_path(self, status: int, error: Mapping[str, Any]) -> bool:
         """Whether an error says that the engine lacks the path; by default in Starlette's words."""
@@ -75,24 +83,3 @@ class Answers:
     def logprobs(self, logprobs: Fields, offset: int) -> Fields:
         """Log probabilities of a text completion; ``offset`` characters precede the text."""
         return logprobs
-
-
-class LengthAnswers(Answers):
-    """The rules of a server that answers a too long prompt with status 400, like other refusals."""
-
-    def __init__(self, messages: str, params: frozenset[str] = frozenset()) -> None:
-        """``messages``: a pattern of such errors; ``params``: the parameter names they use."""
-        self._messages = re.compile(messages)
-        self._params = params
-
-    def request_fault(
-        self, kind: Kind, status: int, error: Mapping[str, Any]
-    ) -> RequestFault | None:
-        told = error.get("param") in self._params or self._messages.search(
-            str(error.get("message"))
-        )
-        return (
-            RequestFault(CONTEXT_EXCEEDED, PROMPT_FIELDS.get(kind))
-            if status == 400 and told
-            else None
-        )

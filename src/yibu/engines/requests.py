@@ -165,11 +165,10 @@ class RequestTable:
     def __init__(
         self,
         rules: Mapping[str, Iterable[Rule]],
-        prepare: Mapping[str, tuple[frozenset[str], Prepare]] | None = None,
+        prepare: Mapping[str, Prepare] | None = None,
     ) -> None:
         self.rules = {path: tuple(rows) for path, rows in rules.items()}
         self._prepare = dict(prepare or {})
-        """Functions with the fields that make them worth calling."""
         self._refused = {path: _tree(rows) for path, rows in self.rules.items()}
 
     def prepare(self, path: str, body: Body, asked: Asked) -> Callable[[], Steps] | None:
@@ -183,10 +182,8 @@ class RequestTable:
             for name in tree.fields.keys() & body.keys():
                 if found := tree.fields[name].find(body[name], asked.abilities.features):
                     raise refusal(name + found[0], found[1].why, asked)
-        fields, prepare = self._prepare.get(path, _NOTHING)
-        if fields.isdisjoint(body):
-            return None
-        return prepare(body, asked)
+        prepare = self._prepare.get(path)
+        return None if prepare is None else prepare(body, asked)
 
 
 def as_object(value: Any) -> Body:
@@ -208,11 +205,6 @@ def refusal(param: str, why: str, asked: Asked) -> InvalidRequestError:
     )
 
 
-def _nothing(body: Body, asked: Asked) -> None:  # noqa: ARG001 - Prepare's shape
-    return None
-
-
-_NOTHING: tuple[frozenset[str], Prepare] = (frozenset(), _nothing)
 _STEP = re.compile(r"(?P<name>[^.\[\]]+)|\[(?P<field>\w*)=(?P<constant>[^\]]*)\]")
 
 

@@ -58,6 +58,18 @@ HOSTED = tr(
     "that your own program carries out"
 )
 STATE = tr("Responses are not kept here. Send the whole conversation as 'input'")
+_SHAPES = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "regex", "ebnf",
+           "grammar", "json_schema", "response_format")  # fmt: skip
+"""Engines' names for the shape that an answer must have. Without it the answer is any text."""
+FORMATS = tuple(
+    f"response_format[type={kind}].**"
+    for kind in ("text", "json_object", "json_schema", "structural_tag")
+)
+_NO_EDITS: tuple[Body, ...] = (
+    {"edits": []},
+    {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+)
+"""What Claude Code sends for a conversation that is to stay as it is."""
 
 EMBEDDINGS = (
     *done(MODEL, "model"),
@@ -90,6 +102,16 @@ def _cache(title: str, *paths: str) -> tuple[Rule, ...]:
     return ignored(tr("{title} caches prompts of its own accord", title=title), *paths)
 
 
+def shapes(title: str, *own: str) -> tuple[Rule, ...]:
+    """Of chat and text completions: the names that an engine knows are ``own``."""
+    why = (
+        tr("{title} does not know it. Use {own}", title=title, own=", ".join(own)) if own
+        else tr("{title} gives answers a shape in /v1/chat/completions alone", title=title)
+    )  # fmt: skip
+    others = [name for name in _SHAPES if name not in own]
+    return (*passed(*own), *refused(why, *others))
+
+
 def _tools(title: str) -> tuple[Rule, ...]:
     return (
         *passed("tools", "tools[type=function].**", "tool_choice", "tool_choice[type=function].**"),
@@ -118,7 +140,7 @@ def chat(title: str) -> tuple[Rule, ...]:
                  "audio", "modalities[=audio]"),
         *ignored(tr("it writes text, whatever is asked"), "modalities", "modalities[=text]"),
         *passed("max_completion_tokens", "logprobs", "top_logprobs", "reasoning_effort", "parallel_tool_calls",
-                "response_format", "response_format[type=text].**", "response_format[type=json_object].**",
+                "response_format[type=text].**", "response_format[type=json_object].**",
                 "response_format[type=json_schema].**"),
         *_tools(title),
         *refused(tr("{title} knows 'tools' and 'tool_choice', which took their place. Use those", title=title), "functions",
@@ -230,8 +252,11 @@ def messages(title: str, counted_rows: Sequence[Rule] = ()) -> tuple[Rule, ...]:
         *refused(
             tr("Anthropic's containers are not here. Leave it out"), "container", "mcp_servers"
         ),
-        *refused(STATE, "diagnostics", "context_management"),
-    )
+        *refused(tr("Nothing edits a conversation here. Send it as the model is to read it"), "context_management",
+                 unless=_NO_EDITS),
+        *ignored(tr("asks why Anthropic's cache missed"), "diagnostics"),
+        *refused(tr("Use 'output_config', whose 'format' is the same object"), "output_format"),
+    )  # fmt: skip
 
 
 def prepare_tools(body: Body, asked: Asked) -> None:
@@ -270,6 +295,3 @@ def _rerank(body: Body, *, wanted: bool) -> Steps:
             sent = body["documents"][result["index"]]
             result["document"] = {"text": sent} if isinstance(sent, str) else sent
     return answer
-
-
-PREPARE_RERANK = (frozenset({"return_documents"}), prepare_rerank)

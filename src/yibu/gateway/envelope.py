@@ -11,6 +11,7 @@ from yibu.errors import (
     EngineGoneError,
     InvalidRequestError,
     NotReadyError,
+    OverloadedError,
     RequestError,
     UnauthorizedError,
     UnknownModelError,
@@ -90,6 +91,7 @@ class EngineAnswerError(RequestError):
     ) -> None:
         if code is None:
             code = "invalid_value" if status < 500 else "engine_error"
+            code = OverloadedError.default_code if status == OverloadedError.status else code
         super().__init__(message, param=param, code=code, retry_after=retry_after)
         self.status = status
         self.type = kind

@@ -182,7 +182,8 @@ async def build_validators() -> None:
 
 def dialect_of(path: str) -> Dialect:
     """The error dialect of a path that no operation serves."""
-    return "script" if path.startswith("/api/") else "openai"
+    other: Dialect = "anthropic" if path.startswith("/v1/messages/") else "openai"
+    return "script" if path.startswith("/api/") else other
 
 
 def canonical(path: str) -> str:

@@ -14,7 +14,7 @@ from yibu.engines.answers import objects
 from yibu.engines.llama_cpp import steps
 from yibu.engines.llama_cpp.schemas import express
 from yibu.engines.requests import Asked, Body, Prepare, Steps, as_object, refusal
-from yibu.engines.rows import PREPARE_RERANK, prepare_best_of
+from yibu.engines.rows import prepare_best_of, prepare_rerank
 from yibu.engines.tool_choice import choose_tools
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
@@ -33,9 +33,7 @@ def prepare_chat(body: Body, asked: Asked) -> None:
     _say_refusals(body.get("messages", []))
     _check_grammar(body, asked)
     _check_biases(body, asked)
-    wanted = body.get("response_format")
-    if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
-        _keep_strictly(wanted.get("json_schema"), "schema", "response_format.json_schema", asked)
+    _wanted_schema(body, asked)
     for index, tool in enumerate(body.get("tools") or ()):
         name = f"tools[{index}].function"
         _keep_strictly(tool.get("function"), "parameters", name, asked)
@@ -44,6 +42,16 @@ def prepare_chat(body: Body, asked: Asked) -> None:
     if body.get("logprobs"):
         # With none beside it llama.cpp leaves a token's own out, and unasked it gives twenty.
         body["top_logprobs"] = max(1, body.get("top_logprobs", 0))
+
+
+def _wanted_schema(body: Body, asked: Asked) -> Any:
+    """The schema of a ``response_format``; None where the answer may be any text."""
+    wanted = as_object(body.get("response_format"))
+    if wanted.get("type") == "json_object":
+        return {"type": "object"}
+    named = as_object(wanted.get("json_schema"))
+    _keep_strictly(named, "schema", "response_format.json_schema", asked)
+    return named.get("schema")
 
 
 def _say_refusals(messages: list[Body]) -> None:
@@ -123,6 +131,8 @@ def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     _check_biases(body, asked)
     prepare_best_of(body, asked)
     _check_prompts(body, "prompt", asked)
+    if (schema := _wanted_schema(body, asked)) is not None:
+        body["json_schema"] = schema
     if body.get("logprobs") == 0:
         body["logprobs"] = 1  # as in chat
     echo = body.pop("echo", False)
@@ -233,33 +243,14 @@ def _keep_strictly(owner: Any, key: str, name: str, asked: Asked) -> None:
         owner[key] = express(owner[key], f"{name}.{key}", asked)
 
 
-PREPARE: dict[str, tuple[frozenset[str], Prepare]] = {
-    "/v1/chat/completions": (
-        frozenset(
-            {
-                "messages",
-                "response_format",
-                "tools",
-                "tool_choice",
-                "grammar",
-                "logprobs",
-                "logit_bias",
-            }
-        ),
-        prepare_chat,
-    ),
-    "/v1/responses": (
-        frozenset({"text", "tools", "tool_choice", "input", "top_logprobs"}),
-        prepare_responses,
-    ),
-    "/v1/messages": (frozenset({"tools", "tool_choice", "output_config"}), prepare_messages),
-    "/v1/completions": (
-        frozenset({"prompt"}),
-        prepare_completion,
-    ),
-    "/v1/embeddings": (frozenset({"input", "dimensions"}), prepare_embeddings),
-    "/v1/rerank": PREPARE_RERANK,
-    "/tokenize": (frozenset({"messages"}), prepare_tokenize),
-    "/detokenize": (frozenset({"tokens"}), check_tokens),
+PREPARE: dict[str, Prepare] = {
+    "/v1/chat/completions": prepare_chat,
+    "/v1/responses": prepare_responses,
+    "/v1/messages": prepare_messages,
+    "/v1/completions": prepare_completion,
+    "/v1/embeddings": prepare_embeddings,
+    "/v1/rerank": prepare_rerank,
+    "/tokenize": prepare_tokenize,
+    "/detokenize": check_tokens,
 }
-"""By operation: the fields that make it worth preparing, and the function."""
+"""By operation."""

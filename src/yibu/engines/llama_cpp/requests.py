@@ -5,9 +5,9 @@ Found by running it, and in ``tools/server/server-chat.cpp`` and ``server-schema
 
 from __future__ import annotations
 
+from yibu.engines import rows
 from yibu.engines.llama_cpp.prepare import PREPARE
 from yibu.engines.requests import RequestTable, done, ignored, passed, refused
-from yibu.engines.rows import MODEL, RERANK, chat, completions, counted, messages, responses, varied
 from yibu.engines.tool_choice import NO_TOOLS
 from yibu.messages import tr
 
@@ -45,11 +45,14 @@ _TOOL_CHOICE = (
     *done(_CHOSEN, "tool_choice", "tool_choice[type=function]", "tool_choice[type=allowed_tools]"),
     *refused(NO_TOOLS, "tool_choice[=required]", needs="tools"),
 )
+_SHAPED = tr("llama.cpp takes 'json_schema', 'json_object' and 'text'")
+_SHAPES = ("response_format", "grammar", "json_schema")
 _PART = "messages[role=*].content"
 _IMAGE = f"{_PART}[type=image_url]"
 
-_CHAT = varied(
-    chat(_TITLE),
+_CHAT = rows.varied(
+    rows.chat(_TITLE),
+    *rows.shapes(_TITLE, *_SHAPES),
     *_SAMPLING,
     *_TOOL_CHOICE,
     *passed(f"{_PART}[type=input_audio].**", f"{_PART}[type=input_video].**", "modalities",
@@ -63,21 +66,25 @@ _CHAT = varied(
     *ignored(_CACHE, f"{_PART}[type=input_audio].prompt_cache_breakpoint"),
     *done(_SCHEMA, "response_format[type=json_schema]", "tools[type=function].function.parameters",
           "tools[type=function].function.strict"),
-    *refused(tr("llama.cpp takes 'json_schema', 'json_object' and 'text'"), "response_format[type=structural_tag]"),
+    *refused(_SHAPED, "response_format[type=structural_tag]"),
     without=("response_format[type=json_schema].**", "tool_choice[type=function].**"),
 )  # fmt: skip
 
-_COMPLETIONS = varied(
-    completions(_TITLE),
+_COMPLETIONS = rows.varied(
+    rows.completions(_TITLE),
     *_SAMPLING,
     *done(tr("with 'max_tokens': 0 the prompt alone is answered"), "max_tokens"),
     *done(_ECHO, "echo"),
+    *rows.shapes(_TITLE, *_SHAPES),
+    *done(tr("by llama.cpp's 'json_schema'"), *(f"response_format[type={kind}]" for kind in
+          ("text", "json_object", "json_schema"))),
+    *refused(_SHAPED, "response_format[type=structural_tag]"),
     *done(tr("by /infill, for models with tokens for it (else 400). A stream comes in one piece"), "suffix"),
     *done(tr("as many as 'n' is what comes anyway; more is a 400"), "best_of"),
 )  # fmt: skip
 
 _EMBEDDINGS = (
-    *done(MODEL, "model"),
+    *done(rows.MODEL, "model"),
     *passed("input"),
     *done(tr("either, whichever the engine writes"), "encoding_format"),
     *done(tr("vectors of a model that says it is Matryoshka are cut and made one long again; else 400"), "dimensions"),
@@ -88,8 +95,8 @@ _MESSAGE = "input[type=message].content"
 _PICTURE = f"{_MESSAGE}[type=input_image]"
 _ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 
-_RESPONSES = varied(
-    responses(_TITLE),
+_RESPONSES = rows.varied(
+    rows.responses(_TITLE),
     *_TOOL_CHOICE,
     *done(_SAID, f"{_MESSAGE}[type=refusal]"),
     *passed("reasoning.effort", f"{_PICTURE}.**", "input[type=reasoning].**",
@@ -117,8 +124,8 @@ _RESPONSES = varied(
 _RESULT = f"{_PART}[type=tool_result].content"
 _CHOICES = tuple(f"tool_choice[type={kind}]" for kind in ("auto", "any", "tool", "none"))
 
-_COUNTED = varied(
-    counted(_TITLE, images_in_results=True),
+_COUNTED = rows.varied(
+    rows.counted(_TITLE, images_in_results=True),
     *refused(_TEXT_ONLY, f"{_PART}[type=image]", f"{_RESULT}[type=image]", needs=IMAGES),
     *refused(_FETCHES, f"{_PART}[type=image].source[type=url]", f"{_RESULT}[type=image].source[type=url]"),
     *done(_SCHEMA, "tools.input_schema", "tools.strict"),
@@ -136,15 +143,15 @@ LLAMA_CPP_REQUESTS = RequestTable(
         "/v1/completions": _COMPLETIONS,
         "/v1/embeddings": _EMBEDDINGS,
         "/v1/responses": _RESPONSES,
-        "/v1/messages": messages(_TITLE, _COUNTED),
+        "/v1/messages": rows.messages(_TITLE, _COUNTED),
         "/v1/messages/count_tokens": _COUNTED,
-        "/v1/rerank": RERANK,
+        "/v1/rerank": rows.RERANK,
         "/tokenize": (
-            *done(MODEL, "model"),
+            *done(rows.MODEL, "model"),
             *done(tr("either name"), "prompt", "content", "add_special_tokens"),
             *done(tr("as the model's template writes them"), "messages"),
         ),
-        "/detokenize": (*done(MODEL, "model"), *done(tr("a token that the model has not is a 400"), "tokens")),
+        "/detokenize": (*done(rows.MODEL, "model"), *done(tr("a token that the model has not is a 400"), "tokens")),
     },
     PREPARE,
 )  # fmt: skip

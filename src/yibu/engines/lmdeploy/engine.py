@@ -7,7 +7,6 @@ It is started by yibu's launcher, which puts the inner key in place and makes a 
 from __future__ import annotations
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.answers import Answers, LengthAnswers
 from yibu.engines.base import LaunchPlan, Verdict
 from yibu.engines.flags import FlagTable, pinned_flags
 from yibu.engines.lmdeploy.requests import LMDEPLOY_REQUESTS, PYTORCH
@@ -34,10 +33,6 @@ class Lmdeploy(SafetensorsServer[ServerOptions]):
 
     name: EngineName = "lmdeploy"
     options_type = ServerOptions
-    # 0.18: serve/core/async_engine.py, serve/core/exceptions.py. Its code for them is the status.
-    answers: Answers = LengthAnswers(
-        r"must be smaller than the model context length|exceeds the model context length"
-    )
     requests: RequestTable = LMDEPLOY_REQUESTS
     server: ServerCommand = server_command(
         "lmdeploy", FlagTable.from_plain(pinned_flags(__package__))

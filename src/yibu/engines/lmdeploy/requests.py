@@ -24,6 +24,7 @@ LMDEPLOY_REQUESTS = RequestTable(
     {
         "/v1/chat/completions": (
             *rows.chat(_TITLE),
+            *rows.shapes(_TITLE, "response_format"),
             *_PENALTIES,
             *refused(tr("LMDeploy's PyTorch engine alone heeds it: options: {backend: pytorch}"), "logit_bias", needs=PYTORCH),
             *refused(tr("LMDeploy reads no sound. Send its text"), "messages[role=*].content[type=input_audio]"),
@@ -33,6 +34,7 @@ LMDEPLOY_REQUESTS = RequestTable(
         ),
         "/v1/completions": (
             *rows.completions(_TITLE),
+            *rows.shapes(_TITLE),
             *_PENALTIES,
             *refused(tr("LMDeploy gives one answer in this API. Ask again, or use /v1/chat/completions"), "n",
                      "best_of", unless=(1,)),
@@ -53,7 +55,7 @@ LMDEPLOY_REQUESTS = RequestTable(
         ),
     },
     {
-        "/v1/chat/completions": (frozenset({"tool_choice"}), rows.prepare_tools),
-        "/v1/responses": (frozenset({"tool_choice"}), rows.prepare_tools),
+        "/v1/chat/completions": rows.prepare_tools,
+        "/v1/responses": rows.prepare_tools,
     },
 )  # fmt: skip

@@ -6,7 +6,6 @@ It is started by yibu's launcher, which puts the inner key in place and makes a 
 from __future__ import annotations
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.answers import Answers, LengthAnswers
 from yibu.engines.base import Capability, LaunchPlan, Verdict
 from yibu.engines.flags import FlagTable, pinned_flags
 from yibu.engines.options import ServerOptions
@@ -33,10 +32,6 @@ class Sglang(SafetensorsServer[ServerOptions]):
 
     name: EngineName = "sglang"
     options_type = ServerOptions
-    # 0.5.23: managers/tokenizer_manager.py, managers/utils.py.
-    answers: Answers = LengthAnswers(
-        r"exceeds the model's (?:maximum )?context length|exceeds the maximum allowed length"
-    )
     requests: RequestTable = SGLANG_REQUESTS
     server: ServerCommand = server_command(
         "sglang", FlagTable.from_plain(pinned_flags(__package__))

@@ -23,13 +23,15 @@ _EFFORT = (
 SGLANG_RULES = {
     "/v1/chat/completions": (
         *rows.chat(_TITLE),
+        *rows.shapes(_TITLE, "response_format", "regex", "ebnf"),
         *passed("frequency_penalty", "presence_penalty", "logit_bias", f"{_AUDIO}.**",
                 "response_format[type=structural_tag].**"),
         *ignored(tr("SGLang caches prompts of its own accord"), f"{_AUDIO}.prompt_cache_breakpoint"),
     ),
     "/v1/completions": (
         *rows.completions(_TITLE),
-        *passed("frequency_penalty", "presence_penalty", "logit_bias", "n", "echo"),
+        *rows.shapes(_TITLE, "response_format", "regex", "ebnf", "json_schema"),
+        *passed(*rows.FORMATS, "frequency_penalty", "presence_penalty", "logit_bias", "n", "echo"),
         *done(tr("as many as 'n' is what comes anyway; more is a 400"), "best_of"),
     ),
     "/v1/embeddings": rows.EMBEDDINGS,
@@ -71,14 +73,12 @@ def _with_adapter(prepare: Prepare) -> Prepare:
     return with_adapter
 
 
-_ALWAYS = frozenset({"model"})
-
 SGLANG_REQUESTS = RequestTable(
     SGLANG_RULES,
     {
-        "/v1/chat/completions": (_ALWAYS, _with_adapter(rows.prepare_tools)),
-        "/v1/completions": (_ALWAYS, _with_adapter(rows.prepare_best_of)),
-        "/v1/responses": (_ALWAYS, _prepare_responses),
-        "/v1/messages": (frozenset({"tool_choice"}), rows.prepare_tools),
+        "/v1/chat/completions": _with_adapter(rows.prepare_tools),
+        "/v1/completions": _with_adapter(rows.prepare_best_of),
+        "/v1/responses": _prepare_responses,
+        "/v1/messages": rows.prepare_tools,
     },
 )

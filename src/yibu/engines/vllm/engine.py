@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import Field
 
 from yibu.config import EngineName, ModelConfig
-from yibu.engines.answers import Answers, LengthAnswers
 from yibu.engines.base import Capability, LaunchPlan
 from yibu.engines.flags import Flag, Given
 from yibu.engines.options import ServerOptions
@@ -65,12 +64,6 @@ class Vllm(SafetensorsServer[VllmOptions]):
 
     name: EngineName = "vllm"
     options_type = VllmOptions
-    # 0.32: vllm/renderers/params.py, v1/engine/input_processor.py. The length checks that name a
-    # parameter name one that is no field of a request.
-    answers: Answers = LengthAnswers(
-        r"maximum context length|longer than the maximum model length|exceeds the max_model_len",
-        frozenset({"input_tokens", "input_text"}),
-    )
     requests: RequestTable = VLLM_REQUESTS
     server: ServerCommand = SERVER
     key_variable = "VLLM_API_KEY"

@@ -88,10 +88,17 @@ def says_something(choice: Fields) -> bool:
     return bool(choice.get("text")) or any(delta.get(name) for name in _SAID)
 
 
-def cut_alternatives(logprobs: Fields, most: int) -> None:
+def cut_alternatives(choice: Fields, most: int) -> None:
     """Keep the ``most`` likeliest alternatives of each token: an engine may give more."""
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        return
     for token in objects(logprobs.get("content")):
         token["top_logprobs"] = objects(token.get("top_logprobs"))[:most]
+        for scored in (token, *token["top_logprobs"]):
+            scored.setdefault("bytes", None)
+            if scored.get("logprob") is None:  # SGLang's JSON has null for minus infinity
+                scored["logprob"] = -9999.0  # OpenAI's value for it
     if most == 0 and "tokens" in logprobs:  # a text completion's: each token stands for itself
         pairs = zip(logprobs["tokens"], logprobs["token_logprobs"], strict=True)
         logprobs["top_logprobs"] = [

@@ -71,6 +71,8 @@ class ChunkNormalizer:
         self._cut: set[int] = set()
         """Choices that ended at their token limit."""
         self._calls: dict[int, ToolCallDeltas] = {}
+        self._named: set[int] = set()
+        """The choices whose call in the older form has its name."""
         self._offsets: dict[int, int] = {}
         self._usage = UsageCount(request, rules)
         self._id = ""
@@ -78,7 +80,7 @@ class ChunkNormalizer:
         """Whether the last chunk carried text alone."""
         # The published schema of text completions has no null there, that of chat chunks has.
         self._wants_null_usage = request.include_usage and kind == "chat"
-        self._alternatives = request.alternatives
+        self._alternatives = request.alternatives or 0
         self.ended = False
         """Whether the client has been sent the end of the answer."""
         self.error: RequestError | None = None
@@ -251,7 +253,7 @@ class ChunkNormalizer:
             fill_text_choice(choice, self._rules, offset)
             if choice["finish_reason"] not in {None, *TEXT_REASONS}:
                 choice["finish_reason"] = "stop"
-            self._cut_alternatives(choice)
+            cut_alternatives(choice, self._alternatives)
             self._offsets[index] = offset + len(choice["text"])
             return
         if choice.get("delta") is None:
@@ -263,20 +265,25 @@ class ChunkNormalizer:
             delta["role"] = "assistant"
         elif "role" in delta:
             del delta["role"]
+        self._name_once(delta, index)
         if "tool_calls" in delta and index not in self._calls:
             self._calls[index] = ToolCallDeltas(tool_names(self._request.body))
         if (calls := self._calls.get(index)) is not None:
-            calls.normalize(delta, last=choice["finish_reason"] is not None)
+            calls.normalize(delta, choice["finish_reason"])
         if choice["finish_reason"] == "stop" and self._calls.get(index):
             choice["finish_reason"] = "tool_calls"
         if isinstance(logprobs := choice.get("logprobs"), dict):
             logprobs.setdefault("content", None)
             logprobs.setdefault("refusal", None)
-        self._cut_alternatives(choice)
+        cut_alternatives(choice, self._alternatives)
 
-    def _cut_alternatives(self, choice: dict[str, Any]) -> None:
-        if isinstance(logprobs := choice.get("logprobs"), dict):
-            cut_alternatives(logprobs, self._alternatives or 0)
+    def _name_once(self, delta: dict[str, Any], index: int) -> None:
+        """llama-cpp-python tells the name of a call in the older form in every chunk."""
+        call = delta.get("function_call")
+        if isinstance(call, dict) and call.get("name"):
+            if index in self._named:
+                del call["name"]
+            self._named.add(index)
 
     def _end(self) -> bytes:
         uncalled = [index for index in self._begun if not self._calls.get(index)]

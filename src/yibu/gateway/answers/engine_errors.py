@@ -33,6 +33,8 @@ _STATUSES = {
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     "insufficient_quota": 429,
+    "validation": 400,  # TGI's, as is the next
+    "overloaded": 429,
 }
 """Statuses by error types and codes, where the engine's own status does not tell."""
 
@@ -68,6 +70,8 @@ def translate(
         fields.get("message") or _plain(body) or tr("the engine answered {status}", status=status)
     )
     type_, code, param = fields.get("type"), fields.get("code"), fields.get("param")
+    if status == 424:  # TGI's for a generation that failed: no fault of the request
+        status = 502
     if status in {500, 502}:  # what an engine calls a success, or has no better word for
         status = _told_status(type_, code) or status
     if status in {401, 403, 407}:
@@ -152,7 +156,7 @@ def error_fields(body: bytes) -> dict[str, Any]:
         return {}
     error = data.get("error") or data
     if isinstance(error, str):
-        return {"message": error}
+        return {"message": error, "type": data.get("error_type")}
     if not isinstance(error, dict):
         return {}
     if "message" not in error and "detail" in error:

@@ -172,7 +172,7 @@ class EventNormalizer:
             self._message.fill(type_, event)
         if self._kind == "responses":
             if isinstance(item := event.get("item"), dict) and not self._conforming:
-                fill_item(item)
+                fill_item(item, whole=type_ != b"response.output_item.added")
             self._numbers.fill(event)
             self.number = event["sequence_number"] + 1
         if not self._conforming and (shape := EVENTS.get(type_)) is not None:

@@ -151,8 +151,7 @@ def _complete_choices(answer: Answer, kind: Kind, rules: Answers, request: JsonR
                 choice["finish_reason"] = "stop"
         else:
             _fill_chat_choice(choice)
-        if isinstance(choice["logprobs"], dict):
-            cut_alternatives(choice["logprobs"], request.alternatives or 0)
+        cut_alternatives(choice, request.alternatives or 0)
 
 
 def _fill_chat_choice(choice: Answer) -> None:
@@ -161,8 +160,11 @@ def _fill_chat_choice(choice: Answer) -> None:
     message.setdefault("content", None)
     join_content(message)
     message.setdefault("refusal", None)
-    _drop_nulls(message, _MESSAGE_PARTS)
-    if normalize_calls(message) and choice["finish_reason"] == "stop" and "tool_calls" in message:
+    for name in _MESSAGE_PARTS:
+        if name in message and message[name] is None:
+            del message[name]
+    called = normalize_calls(message, cut=choice["finish_reason"] == "length")
+    if called and choice["finish_reason"] == "stop" and "tool_calls" in message:
         choice["finish_reason"] = "tool_calls"
     logprobs = choice.get("logprobs")
     choice["logprobs"] = (
@@ -236,10 +238,3 @@ def _complete_detokenized(answer: Answer) -> None:
     for name, other in (("prompt", "content"), ("content", "prompt")):
         if name in answer:
             answer.setdefault(other, answer[name])
-
-
-def _drop_nulls(part: Any, names: tuple[str, ...]) -> None:
-    if isinstance(part, dict):
-        for name in names:
-            if name in part and part[name] is None:
-                del part[name]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 
-import orjson
-
 from yibu.engines.answers import Fields, objects
+from yibu.gateway.answers.toolcalls import as_text
 from yibu.gateway.answers.usage import tokens_of
 
 _ECHOED = ("instructions", "metadata", "previous_response_id", "temperature", "top_p")
@@ -45,12 +44,11 @@ def fill_response(answer: Fields, body: Fields) -> None:
         answer["usage"] = None
 
 
-def fill_item(item: Fields) -> None:
+def fill_item(item: Fields, *, whole: bool = True) -> None:
     """Complete a tool's call in place."""
     if item.get("type") == "function_call":
         item["call_id"] = item.get("call_id") or item.get("id") or f"call_{uuid.uuid4().hex[:24]}"
-        if not isinstance(item.get("arguments"), str):
-            item["arguments"] = orjson.dumps(item.get("arguments") or {}).decode()
+        item["arguments"] = as_text(item.get("arguments")) or ("{}" if whole else "")
 
 
 class EventNumbers:

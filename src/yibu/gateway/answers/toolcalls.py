@@ -1,7 +1,7 @@
 """Tool calls completed to OpenAI's specification.
 
-Whole: every call has an id, a type, a name and its arguments as a string. Streamed: the first delta
-of a call has all of them, each call has an index of its own, and later deltas bring arguments alone.
+Every call has an id, a type, a name and its arguments as JSON, ``{}`` where there are none. In a stream its first
+delta has all but the rest of the arguments, and each call has an index of its own.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import orjson
 from yibu.engines.answers import Fields, objects
 
 
-def normalize_calls(message: Fields) -> bool:
-    """Complete the calls of a whole message; whether it has any."""
-    calls = objects(message.get("tool_calls"))
+def normalize_calls(message: Fields, *, cut: bool) -> bool:
+    """Complete the calls of a whole message; whether it has any. ``cut``: by the token limit."""
+    calls = _calls_in(message)
     if not calls:
         message.pop("tool_calls", None)
         return bool(message.get("function_call"))
@@ -23,7 +23,14 @@ def normalize_calls(message: Fields) -> bool:
     for call in calls:
         call["id"] = str(call.get("id") or _new_id())
         _complete(call)
+        if "function" in call and not cut:
+            call["function"]["arguments"] = call["function"]["arguments"] or "{}"
     return True
+
+
+def _calls_in(holder: Fields) -> list[Fields]:
+    calls = holder.get("tool_calls")  # TGI before 3.1 streams the one call, not a list of it
+    return objects([calls] if isinstance(calls, dict) else calls)
 
 
 class ToolCallDeltas:
@@ -45,12 +52,15 @@ class ToolCallDeltas:
     def __bool__(self) -> bool:
         return bool(self._ids)
 
-    def normalize(self, delta: Fields, *, last: bool = False) -> None:
-        """Complete the calls of one delta; ``last`` is the one that ends its choice."""
-        calls = [call for call in objects(delta.get("tool_calls")) if self._normalize(call)]
-        if last:
-            known = {call["index"] for call in calls}
-            calls += [call for index, call in self._held.items() if index not in known]
+    def normalize(self, delta: Fields, reason: str | None = None) -> None:
+        """Complete the calls of one delta; ``reason`` is why it ends its choice."""
+        calls = [call for call in _calls_in(delta) if self._normalize(call)]
+        if reason is not None:
+            calls += self._held.values()
+            # Clients parse the arguments of a call that takes none, too.
+            for index in range(len(self._ids)):
+                if reason != "length" and index not in self._filled:
+                    calls.append({"index": index, "function": {"arguments": "{}"}})
         if calls:
             delta["tool_calls"] = calls
         else:
@@ -66,7 +76,7 @@ class ToolCallDeltas:
             known = len(self._ids)
             self._ids.append(call.get("id") or _new_id())
             call["id"] = self._ids[known]
-            _complete(call, streamed=True)
+            _complete(call)
             new = call.get("function")
             self._called.append(new["name"] if isinstance(new, dict) else "")
         else:
@@ -75,10 +85,10 @@ class ToolCallDeltas:
             self._given[given] = known
         call["index"] = known
         function = call.get("function")
-        if not isinstance(function, dict):
-            return True
-        if function.get("arguments"):
+        if "custom" in call or (isinstance(function, dict) and function.get("arguments")):
             self._filled.add(known)
+        elif not isinstance(function, dict):
+            return True
         elif self._goes_on(self._called[known]):
             self._held[known] = dict(call)
             return False
@@ -134,7 +144,7 @@ class ToolCallDeltas:
         return None if name or not self._ids else last
 
 
-def _complete(call: Fields, *, streamed: bool = False) -> None:
+def _complete(call: Fields) -> None:
     if "custom" in call:
         call.setdefault("type", "custom")
         return
@@ -145,14 +155,13 @@ def _complete(call: Fields, *, streamed: bool = False) -> None:
         function = {n: call.pop(n) for n in ("name", "arguments") if n in call}
         call["function"] = function
     function["name"] = function.get("name") or ""
-    empty = "" if streamed else "{}"
-    function["arguments"] = as_text(function.get("arguments"), empty)
+    function["arguments"] = as_text(function.get("arguments"))
 
 
-def as_text(arguments: object, empty: str = "") -> str:
+def as_text(arguments: object) -> str:
     if isinstance(arguments, str):
         return arguments
-    return empty if arguments is None else orjson.dumps(arguments).decode()
+    return "" if arguments is None else orjson.dumps(arguments).decode()
 
 
 def _new_id() -> str:

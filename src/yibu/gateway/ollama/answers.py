@@ -98,7 +98,9 @@ class Chunks:
         message = choice.get("message") or {"content": choice.get("text")}
         logprobs = _logprobs(choice)
         calls = [_call(call) for call in message.get("tool_calls") or []]
-        self._first = self._began
+        # llama.cpp says how long it read the prompt.
+        read = (answer.get("timings") or {}).get("prompt_ms") or 0
+        self._first = self._began + int(read * 1e6)
         return {
             **self._part(message.get("content"), _thought(message), calls),
             **({"logprobs": logprobs} if logprobs else {}),
@@ -204,8 +206,14 @@ def _thought(message: Answer) -> str | None:
 
 
 def _logprobs(choice: Answer) -> list[Answer]:
-    content = (choice.get("logprobs") or {}).get("content")
-    return content if isinstance(content, list) else []
+    given = choice.get("logprobs") or {}
+    if "tokens" not in given:
+        return given.get("content") or []
+    return [
+        {"token": token, "logprob": value,
+         "top_logprobs": [{"token": name, "logprob": other} for name, other in (top or {}).items()]}
+        for token, value, top in zip(given["tokens"], given["token_logprobs"], given["top_logprobs"], strict=True)
+    ]  # fmt: skip
 
 
 def _replaced(headers: Headers, name: bytes, value: bytes) -> Headers:

@@ -231,26 +231,32 @@ class PlainFormat(Strict):
 ResponseFormat = Annotated[Any, OneOf("type", json_schema=JsonSchemaFormat, other=PlainFormat)]
 
 
-class ChatRequest(Labelled):
-    """A conversation to continue."""
+class Sampled(Strict):
+    """How an answer is generated: of chats and of text completions."""
 
     model: ModelName
-    messages: Annotated[list[Message], Field(min_length=1)]
     temperature: Temperature | None = None
     top_p: Probability | None = None
     n: Choices | None = None
-    max_tokens: Count | None = None
-    max_completion_tokens: Count | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     stop: Stop | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: Biases | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     seed: Seed | None = None
     response_format: ResponseFormat | None = None
+    """OpenAI has it for chats alone, engines for text completions too."""
+
+
+class ChatRequest(Labelled, Sampled):
+    """A conversation to continue."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None

@@ -300,27 +300,6 @@ class MessagesMetadata(Strict):
     user_id: str | None = None
 
 
-class MessagesRequest(Strict):
-    """A message to answer, in Anthropic's words."""
-
-    model: ModelName
-    messages: Annotated[list[Message], Field(min_length=1)]
-    max_tokens: Count
-    system: str | list[TextBlock] | None = None
-    stop_sequences: list[Said] | None = None
-    temperature: Probability | None = None
-    """At most 1, where OpenAI's is 2."""
-    top_p: Probability | None = None
-    top_k: Natural | None = None
-    tools: list[MessagesTool] | None = None
-    tool_choice: MessagesToolChoice | None = None
-    thinking: ThinkingConfig | None = None
-    output_config: OutputConfig | None = None
-    service_tier: Literal["auto", "standard_only"] | None = None
-    metadata: MessagesMetadata | None = None
-    stream: bool | None = None
-
-
 class CountTokensRequest(Strict):
     """A message whose tokens are to be counted."""
 
@@ -331,6 +310,20 @@ class CountTokensRequest(Strict):
     tool_choice: MessagesToolChoice | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
+
+
+class MessagesRequest(CountTokensRequest):
+    """A message to answer, in Anthropic's words."""
+
+    max_tokens: Count
+    stop_sequences: list[Said] | None = None
+    temperature: Probability | None = None
+    """At most 1, where OpenAI's is 2."""
+    top_p: Probability | None = None
+    top_k: Natural | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+    metadata: MessagesMetadata | None = None
+    stream: bool | None = None
 
 
 class RerankRequest(Strict):

@@ -6,28 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from yibu.gateway.schemas.base import (
-    Biases,
-    Choices,
-    Count,
-    ModelName,
-    Natural,
-    Penalty,
-    Probability,
-    Seed,
-    Stop,
-    StreamOptions,
-    Strict,
-    Temperature,
-)
+from yibu.gateway.schemas.base import Count, ModelName, Natural, Strict
+from yibu.gateway.schemas.chat import Sampled
 
 Tokens = Annotated[list[Natural], Field(min_length=1)]
 
 
-class CompletionRequest(Strict):
+class CompletionRequest(Sampled):
     """A text to continue."""
 
-    model: ModelName
     prompt: (
         str
         | Annotated[list[str], Field(min_length=1)]
@@ -36,19 +23,9 @@ class CompletionRequest(Strict):
     )
     suffix: str | None = None
     max_tokens: Natural | None = None
-    temperature: Temperature | None = None
-    top_p: Probability | None = None
-    n: Choices | None = None
     best_of: Annotated[int, Field(ge=0, le=20)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
-    stop: Stop | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: Biases | None = None
-    seed: Seed | None = None
     user: str | None = None
 
 
