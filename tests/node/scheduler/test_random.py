@@ -84,8 +84,8 @@ def trace(world: World, *, calm: bool) -> None:
             world.check()
     world.ticks(200)
     assert not world.waiting, "a request was neither granted nor refused"
-    stopping = [engine.id for engine in world.engines.values() if engine.stopping]
-    assert not stopping, "what was asked to stop has not ended"
+    stopping = [replica.id for replica in world._all() if replica.state == "stopping"]
+    assert not stopping, "what was asked to stop has ended, and is still kept"
     if calm:
         done = len(world.effects)
         world.ticks(20)
@@ -96,6 +96,22 @@ def trace(world: World, *, calm: bool) -> None:
         idle = [("read", None), *(("changed", name) for name in short)]
         more = [effect for effect in world.effects[done:] if effect not in idle]
         assert busy or not more, "nothing happened, and yet something was done"
+
+
+@settings(max_examples=5)
+@given(seed=st.integers(0, 2**32), slots=st.integers(1, 3))
+def test_batch_is_answered_however_many_interactive_wait(seed: int, slots: int) -> None:
+    """``World.grant`` asserts the order."""
+    world = World(random.Random(seed), trouble=0.0, slots=slots)
+    world.up(ModelConfig("a"), size=20)
+    world.ticks(20)
+    for _ in range(60):
+        priority = "batch" if world.chance.random() < 0.1 else "interactive"
+        key = world.chance.choice(["k1", "k2", "k3"])
+        world.ask("a", world.chance.uniform(0, 1), key=key, priority=priority)
+        world.run(world.chance.choice([0, 0, 0.1]))
+    world.ticks(60)
+    assert world.outcomes == {"granted": 60}
 
 
 @settings(max_examples=15)

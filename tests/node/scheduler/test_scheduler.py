@@ -117,6 +117,22 @@ def test_a_model_on_demand_starts_once_however_many_ask(world: World) -> None:
     assert world.outcomes == {"granted": 10}
 
 
+def test_a_model_on_demand_is_loaded_before_anybody_asks_where_it_says_so(world: World) -> None:
+    bring_up(world, idle("a", preload=True, idle=30), idle("b"), size=20)
+    assert (states(world, "a"), states(world, "b")) == (["ready"], [])
+    world.ticks(40)
+    assert states(world, "a") == [], "it is unloaded as others are"
+
+
+def test_a_start_is_waited_for_longer_than_a_replica_that_is_busy(world: World) -> None:
+    """A start has a timeout of its own."""
+    bring_up(world, idle("a", queue_timeout=1))
+    world.ask("a", 1)
+    world.ticks(20)
+    assert starts(world) == ["a-0.1"]
+    assert world.outcomes == {"granted": 1}
+
+
 def test_an_idle_model_is_unloaded_and_comes_back(world: World) -> None:
     bring_up(world, idle("a", idle=30))
     world.ask("a", 1)

@@ -57,6 +57,8 @@ class World:
     outcomes: Counter[str] = field(default_factory=Counter)
     waited: list[float] = field(default_factory=list)
     refused: list[YibuError] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """Interactive requests of each model since its last batch one, while one of those could have a replica."""
     removed: set[Generation] = field(default_factory=set)
     """Generations that a person had stopped or replaced."""
     effects: list[tuple[str, Any]] = field(default_factory=list)
@@ -368,8 +370,18 @@ class World:
         if waiter not in self.waiting:
             return False
         self.waited.append(self.now - self.waiting.pop(waiter))
+        self._check_batch(waiter)
         self._serve(waiter, replica)
         return True
+
+    def _check_batch(self, waiter: Waiter) -> None:
+        """Of eight requests one is a batch one, where one of those waits."""
+        model = self.scheduler.model(waiter.model)
+        assert model is not None
+        batch = any(w.priority == "batch" and not w.exclude for w in model.queue)
+        passed = batch and waiter.priority == "interactive"
+        self.passed_over[waiter.model] = self.passed_over[waiter.model] + 1 if passed else 0
+        assert self.passed_over[waiter.model] < 8, "batch starves"
 
     def refuse(self, waiter: Waiter, error: YibuError) -> None:
         del self.waiting[waiter]
