@@ -34,7 +34,9 @@ def fields(launch: LaunchPlan) -> dict[str, Any]:
 
 
 def test_what_the_planner_placed_is_what_runs() -> None:
-    got = fields(plan(at={"context": 2048, "parallel": 8, "threads": 3}))
+    launch = plan(at={"context": 2048, "parallel": 8, "threads": 3})
+    assert launch.slots == 8
+    got = fields(launch)
     assert got["n_ctx"] == 2048 * 8
     assert got["n_parallel"] == 8
     assert got["cpuparams.n_threads"] == got["cpuparams_batch.n_threads"] == 3

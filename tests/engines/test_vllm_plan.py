@@ -59,6 +59,7 @@ def test_the_tutorials_command_line() -> None:
     assert env["VLLM_API_KEY"] == "inner"
     assert env["CUDA_VISIBLE_DEVICES"] == "0,1"
     assert launch.environment == "vllm-cuda"
+    assert launch.slots == 64
     notes = " | ".join(launch.notes)
     assert "--disable-log-requests: left out" in notes
 

@@ -52,6 +52,30 @@ def test_systemd_takes_the_unit(tmp_path: Path, directory: str, kind: str) -> No
     assert (done.returncode, said) == (0, [])
 
 
+SERVICE = {
+    "Type=notify", "TimeoutStartSec=infinity", "TimeoutStopSec=90", "WatchdogSec=60",
+    "FileDescriptorStoreMax=8", "Restart=on-failure", "RestartSec=5",
+    "RestartPreventExitStatus=2 3 4", "SuccessExitStatus=130", "KillMode=mixed",
+    "OOMPolicy=continue", "TasksMax=infinity", "UMask=0077",
+}  # fmt: skip
+USER_HARDENING = {"NoNewPrivileges=yes", "LockPersonality=yes", "SystemCallArchitectures=native"}
+HARDENING = USER_HARDENING | {
+    "ProtectSystem=full", "ProtectKernelTunables=yes", "ProtectKernelModules=yes",
+    "ProtectKernelLogs=yes", "ProtectControlGroups=yes", "ProtectClock=yes", "ProtectHostname=yes",
+    "RestrictSUIDSGID=yes", "RestrictNamespaces=yes", "RestrictRealtime=yes",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("system", [True, False])
+def test_it_is_watched_started_again_and_confined(tmp_path: Path, system: bool) -> None:
+    """systemd takes a unit without any of these as well."""
+    unit = systemd.unit(service(tmp_path, system=system))
+    section = unit.partition("[Service]\n")[2].partition("[Install]")[0].splitlines()
+    wanted = SERVICE | (HARDENING if system else USER_HARDENING)
+    assert wanted - set(section) == set()
+
+
 def test_only_root_keeps_capabilities(tmp_path: Path) -> None:
     assert "CapabilityBoundingSet" not in systemd.unit(service(tmp_path))
     assert "CapabilityBoundingSet=\n" in systemd.unit(service(tmp_path, user="daemon"))

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from yibu.engines.base import Endpoint
 from yibu.gateway.access import AUTHORIZED, access_of, allow, check_declared
 from yibu.gateway.operations import OPERATIONS, right_path
+from yibu.gateway.surface import routes
 from yibu.routing import ModelDetails
 
 from .conftest import FakeBackend, Serve
@@ -63,6 +64,17 @@ def test_a_route_that_does_not_say_who_may_call_it_is_refused() -> None:
         check_declared(app)
     assert access_of(app, {"type": "http", "method": "GET", "path": "/nowhere"}) == "key"
     assert AUTHORIZED
+
+
+@pytest.mark.parametrize("add", ["add_usage", "add_inventory", "add_pages", "add_keys"])
+async def test_the_application_is_not_built_with_such_a_route(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, add: str
+) -> None:
+    """Of the API or of the console."""
+    monkeypatch.setattr(routes, add, lambda app, *_: app.get("/unsaid")(lambda: None))
+    async with serve() as gateway:
+        with pytest.raises(TypeError, match="/unsaid"):
+            gateway.app.surface()
 
 
 async def test_an_admins_route_is_nobodys_by_http(serve: Serve) -> None:

@@ -22,7 +22,7 @@ from yibu.engines.base import Capability
 from yibu.gateway.ollama.translation import TRANSLATIONS
 from yibu.gateway.operations import OPERATIONS
 
-from .conftest import FakeBackend, Running, Serve, chat
+from .conftest import SPEECH, FakeBackend, Running, Serve, chat
 from .engine_words import MESSAGE_STREAM
 from .upstream import (
     LLAMA_CHAT,
@@ -32,6 +32,8 @@ from .upstream import (
     Upstream,
     answering,
     chunked,
+    response,
+    sending,
     streaming,
 )
 
@@ -549,6 +551,52 @@ async def test_usage_is_the_callers_own_and_all_of_it_an_administrators(
         assert counted["bob"] == 1
         assert len(counted) == 3  # the configured key, by its digest
         assert (await get("/v1/admin/usage?key=bob&by=day", boss))[1]["key"] == "bob"
+
+
+async def test_usage_has_the_tokens_that_an_engine_had_cached(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    usage = {**LLAMA_CHAT["usage"], "prompt_tokens_details": {"cached_tokens": 24}}
+    cached = answering({**LLAMA_CHAT, "usage": usage})
+    async with Upstream(cached) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up)
+        alice = await add(Account("alice"))
+        for _ in range(2):
+            assert (await ask(gateway, alice))[0] == 200
+        [row] = await accounts.usage("model", 0, "alice")
+        assert (row["prompt_tokens"], row["cached_tokens"]) == (62, 48)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(b'{"text":"hi","usage":{"type":"duration","seconds":2.5}}'),
+        response(b'{"text":"hi"}', kind="application/json\r\nx-audio-seconds: 2.5"),
+        response(b"hi", kind="text/plain\r\nx-audio-seconds: 2.5"),
+        STREAM_HEAD
+        + chunked(
+            b'data: {"type":"transcript.text.done","text":"hi",'
+            b'"usage":{"type":"duration","seconds":2.5}}\n\n'
+        )
+        + b"0\r\n\r\n",
+    ],
+    ids=["usage", "header", "text", "stream"],
+)
+async def test_usage_has_the_seconds_of_a_transcript(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add, answer: bytes
+) -> None:
+    async with Upstream(sending(answer)) as up, serve(accounts=accounts) as gateway:
+        backend.add("ears", up, capabilities=SPEECH)
+        alice = await add(Account("alice"))
+        for _ in range(2):
+            data = aiohttp.FormData({"model": "ears"})
+            data.add_field("file", b"RIFF", filename="a.wav")
+            url = gateway.url + "/v1/audio/transcriptions"
+            async with gateway.http.post(url, data=data, headers=alice) as heard:
+                assert heard.status == 200
+                await heard.read()
+        [row] = await accounts.usage("model", 0, "alice")
+        assert (row["requests"], row["audio_seconds"]) == (2, 5.0)
 
 
 async def test_metrics_have_the_keys_name_and_show_others_to_operators_alone(
