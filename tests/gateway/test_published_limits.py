@@ -60,6 +60,7 @@ ACCEPTED = {
     "*.transformations type": _UNREAD,
     "inference_geo type": _UNREAD,
     "user_profile_id type": _UNREAD,
+    "diagnostics* type": _UNREAD,
     "workspace_id type": _UNREAD,
     "max_tool_calls type": _UNREAD,
     "reasoning.mode type": _UNREAD,

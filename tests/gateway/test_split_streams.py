@@ -56,7 +56,7 @@ CALLS: dict[str, tuple[tuple[bytes, ...], list[tuple[str, str]]]] = {
         (call("f", "{", **FIRST), call("f", "}", **FIRST)), [("f", "{}")]
     ),
     "without an id": ((call("get_"), call("weather"), call(None, "{}")), [("get_weather", "{}")]),
-    "without arguments": ((call("get_", **FIRST), call("weather")), [("get_weather", "")]),
+    "without arguments": ((call("get_", **FIRST), call("weather")), [("get_weather", "{}")]),
     "without an index": (
         (
             chunk({"tool_calls": [{"function": {"name": "get_"}}]}),
