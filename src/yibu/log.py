@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from io import TextIOWrapper
 from types import TracebackType
 from typing import Literal, TextIO
 
@@ -159,6 +160,8 @@ def configure(level: str = "INFO", stream: TextIO | None = None, form: Format = 
     root = logging.getLogger()
     for handler in root.handlers:
         handler.flush()
+    if stream is None and isinstance(sys.stderr, TextIOWrapper):
+        sys.stderr.reconfigure(encoding="utf-8")  # read by `yibu logs` under any other locale
     root.handlers[:] = [BatchingHandler(stream or sys.stderr, form)]
     root.setLevel(level)
     sys.excepthook = _write_defect

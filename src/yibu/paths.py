@@ -82,7 +82,7 @@ class Paths:
         return self.logs / "node.log"
 
     def model_log(self, replica: str) -> Path:
-        return self.logs / f"{replica}.log"
+        return self.logs / os.fsdecode(f"{replica}.log".encode())
 
     def make(self) -> None:
         """Create the directories that do not exist yet, private to the owner.
@@ -105,6 +105,11 @@ class Paths:
             ) from error
 
 
+def log_name(file: Path) -> str:
+    """Whose log it is: a replica, or the node. Names of files are UTF-8, whatever the locale encodes."""
+    return os.fsencode(file.name).decode(errors="replace").rpartition(".log")[0]
+
+
 def describe(error: OSError) -> str:
     """An error of the file system as a sentence that names the file."""
     reason = error.strerror or str(error)
@@ -125,7 +130,7 @@ def remedy(error: OSError) -> str:
         return ""
     file = Path(os.fsdecode(error.filename))
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return tr("Make room there, then try again: df -h {directory}", directory=file.parent)
+        return tr("Make room, then try again: df -h {parent}", parent=file.parent)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return tr(
             "See whose it is, or choose another directory: ls -ld {directory}",

@@ -46,7 +46,7 @@ class Proxy:
             with socket.create_connection(place, _TRY):
                 return ""
         except TimeoutError:
-            reason = tr("no answer within {command:.0f} s", command=_TRY)
+            reason = tr("no answer within {seconds:g} s", seconds=_TRY)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
         return tr(

@@ -33,6 +33,7 @@ REFUSED = [
     ("flags: [--dtype, fp99], source: a/b, engine: vllm", "--dtype cannot be 'fp99'"),
     ("options: {precision: fp99}, source: a/b, engine: speech", "option 'precision'"),
     ("options: {comand: x}, engine: command", "needs options.command"),
+    ("options: {}, engine: command", "→ options: {command: "),
     ("options: {command: x}, engine: command", "has no {port}"),
     ("options: {command: 'x {port}', ready: health}, engine: command", "begins with '/'"),
     ("options: {command: 'x \"{port}'}, engine: command", "No closing quotation"),
@@ -81,18 +82,39 @@ def test_every_fault_is_said_at_once(work: Path, capsys: pytest.CaptureFixture[s
     [
         ("host: 0.0.0.0", "no API key is set"),
         ("api_keys: [short]", "API key number 1 cannot be used"),
+        ("api_keys: ['${env.EMPTY}']", "API key number 1 cannot be used"),  # not: open to all
         ("api_key_file: nothing", "cannot be read"),
         ("api_key_file: open.keys", "expected 0600"),
     ],
 )
 def test_the_gateway_is_checked(
-    gateway: str, said: str, work: Path, capsys: pytest.CaptureFixture[str]
+    gateway: str,
+    said: str,
+    work: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("EMPTY", "")
     (work / "open.keys").write_text("a-key-of-mine\n")
     (work / "open.keys").chmod(0o644)
     (work / "yibu.yaml").write_text(f"gateway: {{{gateway}}}")
     assert run(["config", "check"]) == exits.USAGE
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["", "# nothing", "{}", "~", "gateway: {port: 0}", "models: []", "models:"]
+)
+def test_a_file_without_models_is_refused_alike(
+    text: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "yibu.yaml").write_text(text)
+    said = []
+    for words in (["config", "check"], ["up", "-d"], ["service", "install", "--print"]):
+        assert run(words) == exits.USAGE
+        said.append(capsys.readouterr().err)
+    assert said == [said[0]] * 3
+    assert str(work / "yibu.yaml") in said[0]
 
 
 def test_two_sources_do_not_share_a_derived_name(work: Path) -> None:

@@ -16,6 +16,7 @@ from typer.main import get_command
 from yibu import __version__, errors
 from yibu.cli import exits
 from yibu.cli.main import app, only, run
+from yibu.cli.mistyped import typer_texts
 from yibu.config.engines import EngineName
 from yibu.config.schema import GatewaySchema
 
@@ -116,6 +117,17 @@ def test_unknown_verb_and_option(capsys: pytest.CaptureFixture[str]) -> None:
         (["up", "smol", "--prot", "8001"], "--port"),  # our own, misspelt
         (["plan", "smolm2"], "Did you mean smollm2-135m, of the catalogue?"),
         (["restart"], "yibu restart --help"),
+        (["create", "smol"], "Did you mean 'up'?"),  # not 'chat'
+        (["version"], "Did you mean '--version'?"),  # not 'verify'
+        (["service", "uninstall"], "Did you mean 'service remove'?"),  # not 'install'
+        (["key", "create", "me"], "Did you mean 'key add'?"),  # not 'rotate'
+        (["up", "--model", "Qwen/Qwen3-0.6B"], "Did you mean 'yibu up MODEL'?"),  # not '--help'
+        (["bench", "smol", "--qps", "3"], "Did you mean '--rate'?"),  # not '--slo'
+        (["logs", "--tail", "5"], "Did you mean '--lines'?"),
+        (["support", "--out", "x"], "Did you mean '--output'?"),
+        (["logs", "-f", "--lines"], "yibu logs --help"),
+        (["apply", "prod.yaml"], "yibu apply -f prod.yaml"),
+        (["config", "check", "./prod.yml"], "yibu config check -f ./prod.yml"),
         (["engine", "install", "vllm", "--wheels", "no-such"], "There is no folder no-such"),
     ],
 )
@@ -124,6 +136,27 @@ def test_what_was_probably_meant(
 ) -> None:
     assert run(words) == exits.USAGE
     assert said in capsys.readouterr().err
+
+
+def test_no_verb_is_taken_for_one_that_it_has_little_in_common_with(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for word in ("cp", "signin", "attach", "exec", "nonsense", "registrations"):
+        assert run([word]) == exits.USAGE
+        assert "Did you mean" not in capsys.readouterr().err
+
+
+def test_what_others_call_it_leads_to_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each word of the table is none of ours, and what it leads to is."""
+    for path, table in typer_texts()["meant"].items():
+        before = path.split()[1:]
+        for ours, others in table.items():
+            verbs = [] if ours.startswith("-") else ours.removeprefix("yibu ").lower().split()
+            assert run([*(verbs or before), "--help"]) == exits.DONE, ours
+            assert verbs or ours in capsys.readouterr().out, ours
+            for other in others:
+                assert run([*before, other]) == exits.USAGE
+                assert f"Did you mean {ours!r}?" in capsys.readouterr().err, other
 
 
 def test_init_writes_a_file_that_check_accepts(capsys: pytest.CaptureFixture[str]) -> None:

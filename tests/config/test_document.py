@@ -299,6 +299,36 @@ def test_a_reference_in_another_programs_form_is_answered_with_ours(
         parsed(text % written)
 
 
+PLAIN = '# \uff1a\nmodels:\n- name: m\n  engine: command\n  options: {command: "x \uff1a {port}", ready: /h}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        (1, ":", "\uff1a"),
+        (2, "-", "\uff0d"),
+        (2, ":", "\uff1a"),
+        (3, "  engine", "\u3000\u3000engine"),
+        (3, "  engine", "\xa0\xa0engine"),
+        (3, ":", "\uff1a"),
+        (4, "{", "\uff5b"),
+        (4, '"', "\u201c"),
+        (4, ",", "\uff0c"),
+        (4, "/h}", "/h\uff5d"),
+    ],
+)
+def test_a_full_width_character_is_named_where_it_stands(line: int, old: str, new: str) -> None:
+    """YAML takes it for a letter, and finds its fault elsewhere; in quotes and comments it is one."""
+    parsed(PLAIN)
+    lines = PLAIN.splitlines()
+    column = lines[line].index(old)
+    lines[line] = lines[line].replace(old, new, 1)
+    wrong = next(i for i, c in enumerate(lines[line]) if c in new and not c.isascii()) + 1
+    said = refusal("\n".join(lines))
+    assert f"line {line + 1}, column {wrong}: {lines[line][wrong - 1]!r} has to be " in said
+    assert wrong > column
+
+
 @pytest.mark.parametrize("text", ["  flags: ['${A}']\n", "  options: {command: 'echo ${A} $B'}\n"])
 def test_what_another_program_reads_keeps_them(text: str) -> None:
     parsed(MODEL + text)
@@ -322,6 +352,13 @@ def test_what_another_program_reads_keeps_them(text: str) -> None:
         ("gateway:\n  port:8000\n", "gateway: write port: and then a space"),
         ("gateway:\n  port\uff1a8000\n", "gateway: write port: and then a space"),
         ("gateway:\n  port = 8000\n", "gateway: write port: and then a space"),
+        ("gateway: {port:8000}\n", "gateway: write port: and then a space"),
+        ("gateway: {port\uff1a8000}\n", "gateway: write port: and then a space"),
+        ("gateway: {prot: }\n", "gateway.prot: unknown key; did you mean port?"),
+        ("modles:\n", "modles: unknown key; did you mean models?"),
+        (MODEL + "  sauce:\n", "models.0.sauce: unknown key; did you mean source?"),
+        ("models:\n- name:m\n  source: a/b\n", "line 2, column 3: write name: and then a space"),
+        ("models:\n- name = m\n  source: a/b\n", "line 2, column 3: write name: and then a space"),
         ("models: []\n---\nmodels: []\n", "a second document begins"),
         ("models:\n- {name: \u201ca\u201d, source: a/b}\n", "cannot have the character"),
         ("gateway: {request_timeout: soon}\n", "'soon' is no time"),

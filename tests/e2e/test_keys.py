@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from tests.small_disks import with_disks
 from tests.support.polling import until
 from yibu.accounts import usage
 from yibu.accounts.store import AccountStore
@@ -142,3 +143,17 @@ def test_usage_and_limits_of_a_real_node_outlive_it(home: Home) -> None:
     assert line.startswith("fake,2,1,")
     home.yibu("up", "-d")
     assert ask(home, alice, "/v1/usage")[1]["budget"]["used"] == used
+
+
+def test_keys_are_read_from_a_disk_that_cannot_be_written(home: Home) -> None:
+    """A database with a WAL wants to write before it is read."""
+    home.yibu("key", "add", "alice", "--rpm", "5")
+    fixed = Home(home.root, through=with_disks({home.root: "read only"}))
+    for words in (("key", "ls"), ("key", "show", "alice")):
+        assert "alice" in fixed.yibu(*words).stdout
+    fixed.yibu("usage")
+    for words in (("key", "add", "bob"), ("key", "rm", "alice")):
+        refused = fixed.yibu(*words, code=1).stderr
+        assert "readonly database" in refused
+        assert "df -h" in refused
+    assert "bob" not in home.yibu("key", "ls").stdout

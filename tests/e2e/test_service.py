@@ -15,6 +15,8 @@ import pytest
 from tests.e2e.home import Home, fake
 from tests.e2e.test_holder import activated
 from tests.support.polling import until
+from yibu.cli.verbs import systemd
+from yibu.errors import NotRunningError
 
 
 class Manager:
@@ -152,11 +154,36 @@ def test_a_unit_can_be_printed_without_systemd(home: Home) -> None:
 
 @pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs here")
 def test_without_systemd_it_says_what_to_write(home: Home) -> None:
-    home.write([fake()])
-    done = home.yibu("service", "install", code=1)
+    odd = Home(home.root / "5% of it", settings={"LONG_TOKEN": "", "HF_LONG": "x" * 1000})
+    odd.root.mkdir()
+    odd.write([fake()])
+    done = odd.yibu("service", "install", code=1)
     assert done.stdout.startswith("@reboot cd ")
+    assert "In /etc/rc.local, % has no backslash" in done.stderr
+    assert "1,000 characters" in done.stderr
+    assert (odd.root / "logs").is_dir()  # or the shell could not open the log
     assert "systemd does not run this machine" in done.stderr
     assert "crontab -e" in done.stderr
+
+
+def test_who_runs_it_has_to_be_somebody(home: Home) -> None:
+    home.write([fake()])
+    words = ("service", "install", "--print", "--run-as", "no-such-user")
+    assert "no user 'no-such-user'" in home.yibu(*words, "--system", code=2).stderr
+    assert "leave --run-as out" in home.yibu(*words, "--user", code=2).stderr
+
+
+def test_the_machines_unit_is_found_by_a_user_who_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own, other = (systemd._unit("yibu-of-a-test", system) for system in (os.geteuid() == 0, False))
+    other.file.parent.mkdir(parents=True)
+    other.file.touch()
+    assert systemd._installed("yibu-of-a-test", None) == other
+    if own.system:
+        with pytest.raises(NotRunningError, match="of the machine"):
+            systemd._installed("yibu-of-a-test", True)
 
 
 def test_what_is_not_installed_is_neither_shown_nor_removed(home: Home) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.home import Home, fake
 from tests.support.polling import until
+from yibu.cli.support.contents import collect
+from yibu.management.context import Context
+from yibu.node.control.client import Client
+from yibu.paths import Paths
 
 SECRETS = {
     "environment": "envsecret-Zq81kd",
@@ -170,3 +179,27 @@ def test_what_cannot_be_read_is_left_out_and_said(home: Home) -> None:
     taken = home.yibu("support", "--offline", "-o", summary["file"], code=2)
     assert "left as it is" in taken.stderr
     home.yibu("down")
+
+
+def test_a_node_that_hangs_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside what `yibu doctor` asks: each question waits for as long as a node may take."""
+    assert Client.call.__kwdefaults__ is not None
+    monkeypatch.setitem(Client.call.__kwdefaults__, "timeout", 0.2)
+    env = {"YIBU_HOME": str(tmp_path), "YIBU_OFFLINE": "1", "PATH": os.environ["PATH"]}
+    context = Context(env=env, paths=Paths.from_env(env), directory=tmp_path)
+    context.paths.make()
+    (tmp_path / "yibu.yaml").write_text(json.dumps({"models": [fake(), fake("other")]}))
+    with socket.socket(socket.AF_UNIX) as node:
+        node.bind(str(context.paths.control_socket))
+        node.listen()
+        found = collect(context, None, lines=0)
+        node.setblocking(False)
+        asked = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                node.accept()[0].close()
+                asked += 1
+    assert asked == 2
+    silent = {"ps.json", "reserved.json", "settings.json", "metrics.txt"}
+    assert silent | {"plans/fake-0.json", "plans/other-0.json"} <= set(found.missing)
+    assert all("does not answer" in found.missing[name] for name in silent)

@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -424,6 +426,36 @@ async def test_logs_are_named_after_the_replica(make_fleet: MakeFleet, paths: Pa
     assert replica_id("a/b", 0) != replica_id("a_b", 0)
     assert replica_id("..", 0) != "..-0"
     assert replica_id("Qwen2.5", 1) == "Qwen2.5-1"
+    assert replica_id("\u5343\u95ee", 0, 2) == "\u5343\u95ee-0.2"
+
+
+LOGS = r"""
+import pathlib, sys
+from yibu.config.names import replica_id
+from yibu.paths import Paths, log_name
+logs = Paths.from_env({"YIBU_HOME": sys.argv[1]}).logs
+logs.mkdir(exist_ok=True)
+for name in ("\u5343\u95ee", "my.log", "a/b", "\U0001f916", "\u5343" * 200):
+    path = Paths.from_env({"YIBU_HOME": sys.argv[1]}).model_log(replica_id(name, 0))
+    path.open("a").close()
+    path.with_name(path.name + ".4").open("a").close()
+    assert log_name(path) == log_name(path.with_name(path.name + ".4")) == replica_id(name, 0), name
+    assert path in logs.glob("*.log"), name
+print(len(list(logs.iterdir())))
+"""
+
+
+def test_logs_have_the_same_names_under_every_locale(tmp_path: Path) -> None:
+    """One that encodes names otherwise, or that has no such letters."""
+    made = subprocess.run(
+        ["localedef", "-f", "GBK", "-i", "zh_CN", tmp_path / "zh_CN.GBK"], check=False
+    )
+    locales = ["C.UTF-8", "C", *(["zh_CN.GBK"] if made.returncode in (0, 1) else [])]
+    for locale in locales:
+        env = {**os.environ, "LC_ALL": locale, "LOCPATH": str(tmp_path), "PYTHONCOERCECLOCALE": "0"}
+        command = [sys.executable, "-X", "utf8=0", "-c", LOGS, str(tmp_path)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        assert done.stdout == "10\n", locale
 
 
 @dataclasses.dataclass

@@ -46,10 +46,13 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         try:
             connection = _connect(path)
         except sqlite3.OperationalError as error:
-            if _code(error) != sqlite3.SQLITE_IOERR:
+            if _is_fixed(path):
+                connection = sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)
+            elif _code(error) == sqlite3.SQLITE_IOERR:
+                # A full disk has no room for the memory that processes share; alone, none is needed.
+                connection = _connect(path, alone=True)
+            else:
                 raise
-            # A full disk has no room for the memory that processes share; alone, none is needed.
-            connection = _connect(path, alone=True)
     with contextlib.closing(connection):
         yield connection
 
@@ -64,6 +67,14 @@ def _make(path: Path) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _is_fixed(path: Path) -> bool:
+    """Whether nobody can write the file, on a disk that is mounted read-only, and it holds all that was
+    written: then it is read without the locks and the memory that WAL needs."""
+    log = path.with_name(f"{path.name}-wal")
+    whole = not log.exists() or not log.stat().st_size
+    return whole and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:

@@ -163,7 +163,7 @@ def _read_server(server: Server, found: Findings) -> None:
     except ConfigError as error:
         raise UnknownScriptError(
             gap,
-            tr("cannot be read: {error_message}", error_message=error.message),
+            tr("cannot be read: {error}", error=error.message),
             error.hint or "",
         ) from error
     variables = own.table.variables

@@ -184,7 +184,7 @@ def _server(command: Command) -> tuple[str, list[str]] | None:
         except ConfigError as error:
             gap = Gap(command.line, " ".join(command.argv))
             raise UnknownScriptError(
-                gap, tr("cannot be read: {message}", message=error.message)
+                gap, tr("cannot be read: {error}", error=error.message)
             ) from error
         if words is not None:
             return None if prints else (engine.name, words)

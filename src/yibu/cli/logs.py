@@ -15,6 +15,7 @@ from yibu.management.context import Context
 from yibu.management.log_lines import Level, Line
 from yibu.management.log_reading import Wanted
 from yibu.node import logs
+from yibu.paths import log_name
 
 _LOOK = 0.2
 """Seconds between two reads of followed logs."""
@@ -71,7 +72,7 @@ def show(
     if files and not printer.printed and not follow:
         output.say(
             "No line of {files} is of that kind, or they are empty.",
-            files=", ".join(file.stem for file in files),
+            files=", ".join(map(log_name, files)),
         )
     if follow:
         _follow(followed, printer, threading.Event())

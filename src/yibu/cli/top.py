@@ -338,8 +338,8 @@ def _foot(snapshot: Snapshot, view: View) -> list[Text]:
 def _summary(snapshot: Snapshot) -> list[str]:
     done, now = totals(snapshot.models), time.strftime("%H:%M:%S")
     memory = tr(
-        "{memory_used_bytes} of {memory_bytes}",
-        memory_used_bytes=output.size(snapshot.memory_used_bytes),
+        "{used_bytes} of {memory_bytes}",
+        used_bytes=output.size(snapshot.memory_used_bytes),
         memory_bytes=output.size(snapshot.memory_bytes),
     )
     up = _duration(snapshot.node_seconds)

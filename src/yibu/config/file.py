@@ -207,18 +207,19 @@ def _written(fault: Any, tree: Any) -> Location:
 
 
 def _without_empty(tree: dict[str, Any]) -> dict[str, Any]:
-    """The tree without keys that have no value: they count as missing."""
+    """The tree without known keys that have no value: they count as left out."""
 
-    def kept(value: Any) -> Any:
+    def kept(value: Any, schema: type[BaseModel]) -> Any:
         if not isinstance(value, dict):
             return value
-        return {key: item for key, item in value.items() if item is not None}
+        known = schema.model_fields
+        return {key: item for key, item in value.items() if item is not None or key not in known}
 
-    tree = {**kept(tree)}
+    tree = kept(tree, FileSchema)
     if "gateway" in tree:
-        tree["gateway"] = kept(tree["gateway"])
+        tree["gateway"] = kept(tree["gateway"], GatewaySchema)
     if isinstance(models := tree.get("models"), list):
-        tree["models"] = [kept(model) for model in models]
+        tree["models"] = [kept(model, ModelSchema) for model in models]
     return tree
 
 
@@ -238,7 +239,8 @@ def _fault(alternatives: Sequence[Any], at: Location) -> str:
         if key is not None and types & _MAPPINGS:
             return tr("{place}: write {key}: and then a space", place=place, key=key[1])
         # What holds further values may hold a secret somewhere.
-        whole = isinstance(given, dict) or (isinstance(given, list) and _holds_mapping(given))
+        values = given if isinstance(given, list) else ()
+        whole = isinstance(given, dict) or any(isinstance(value, dict | list) for value in values)
         shown = type_name(given) if whole else "" if _SECRET.intersection(at) else repr(given)
         shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
         what = complaint(alternatives, shown)
@@ -246,15 +248,13 @@ def _fault(alternatives: Sequence[Any], at: Location) -> str:
             entry = "- name: …" if at == ("models",) else "- …"
             what = tr("{what}; begin each entry with a dash: {entry}", what=what, entry=entry)
         return tr("{place}: {what}", place=place, what=what)
+    if key := _KEY_AND_VALUE.match(str(at[-1])):  # {port:8000}
+        return tr("{place}: write {key}: and then a space", place=_dotted(at[:-1]), key=key[1])
     known = list(_schema_at(at).model_fields)
     nearest = difflib.get_close_matches(str(at[-1]), known, n=1)
     if nearest:
         return tr("{place}: unknown key; did you mean {nearest}?", place=place, nearest=nearest[0])
     return tr("{place}: unknown key; known here are {known}", place=place, known=", ".join(known))
-
-
-def _holds_mapping(values: list[Any]) -> bool:
-    return any(isinstance(value, dict | list) for value in values)
 
 
 def _schema_at(location: Sequence[int | str]) -> type[BaseModel]:
@@ -313,10 +313,10 @@ def _gateway(
 ) -> GatewayConfig:
     values = schema.model_dump() | dict(given)
     del values["keep"]  # the models'
-    keys = (key.strip() for key in (*values["api_keys"], *keys_of_environment(env)))
+    keys = (*map(str.strip, values["api_keys"]), *keys_of_environment(env))
     key_file = values["api_key_file"]
     values |= {
-        "api_keys": tuple(dict.fromkeys(key for key in keys if key)),
+        "api_keys": tuple(dict.fromkeys(keys)),
         "api_key_file": at_home(key_file).absolute() if key_file else None,
         "cors_origins": tuple(values["cors_origins"]),
         "hosts": tuple(values["hosts"]),

@@ -14,7 +14,9 @@ from yibu.messages import tr
 MAX_LENGTH = 200
 _FORBIDDEN = frozenset("\"'`\\$*?#%&;<>|!()[]{}=,^~\u2018\u2019\u201c\u201d")
 """Characters that a shell, a URL or a header would interpret."""
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]|^\.")
+_UNSAFE = re.compile(r"[^\w.-]|^\.")
+_MOST_BYTES = 200
+"""Of a name in a file name, which has 255 with what stands around it."""
 _GENERATION = re.compile(r"(-\d+)\.\d+$")
 _REPLICA = re.compile(r"(.+)-\d+(?:\.(\d+))?")
 _NOT_FIRST = frozenset("-./:@+")
@@ -68,7 +70,7 @@ def plain_name(name: str) -> str:
 def replica_id(model: str, number: int, generation: int = 1) -> str:
     """``smol-0``, and ``smol-0.2`` of the model's second configuration; it names a log file, so what a
     file name cannot hold is replaced, and a digest keeps names apart that then look the same."""
-    safe = _UNSAFE.sub("_", model)
+    safe = _UNSAFE.sub("_", model).encode()[:_MOST_BYTES].decode(errors="ignore")
     if safe != model:
         safe = f"{safe}-{hashlib.sha256(model.encode()).hexdigest()[:6]}"
     return f"{safe}-{number}" if generation == 1 else f"{safe}-{number}.{generation}"

@@ -122,19 +122,13 @@ def _ports(deployment: Deployment) -> list[str]:
     if is_loopback(host):
         address = "[::1]:" if host == "::1" else "127.0.0.1:"
     else:
-        address = "" if host in ("0.0.0.0", "::") or not _is_address(host) else f"{_quoted(host)}:"
+        is_address = ":" in host or host.replace(".", "").isdigit()
+        quoted = f"[{host}]:" if ":" in host else f"{host}:"
+        address = quoted if is_address and host not in ("0.0.0.0", "::") else ""
     ports = [f"{address}{deployment.port}:{deployment.inner_port}"]
     if gateway.funasr_port:
         ports.append(f"{address}{gateway.funasr_port}:{gateway.funasr_port}")
     return ports
-
-
-def _is_address(host: str) -> bool:
-    return ":" in host or host.replace(".", "").isdigit()
-
-
-def _quoted(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _environment(deployment: Deployment) -> dict[str, str | None]:

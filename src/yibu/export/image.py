@@ -20,22 +20,15 @@ _COMPILER = " g++ python3-dev"
 """Engines on GPUs compile kernels as they start (Triton, vLLM's torch.compile)."""
 
 
-def base_image(base: str) -> str:
-    """The image that a name stands for: ``debian``, ``modelscope``, or an image's own name and tag."""
-    return {"debian": DEBIAN, "modelscope": MODELSCOPE}.get(base, base)
-
-
 def image_files(deployment: Deployment, base: str) -> Files:
-    """What ``docker build`` needs beside yibu.yaml."""
+    """What ``docker build`` needs beside yibu.yaml; ``base`` is ``debian``, ``modelscope``, or an
+    image's own name and tag."""
+    image = {"debian": DEBIAN, "modelscope": MODELSCOPE}.get(base, base)
     return {
-        "Dockerfile": File(_dockerfile(deployment, base_image(base))),
+        "Dockerfile": File(_build_steps(deployment, image) + _runtime(deployment)),
         ".dockerignore": File(_ignored()),
         "wheels/README": File(_wheels()),
     }
-
-
-def _dockerfile(deployment: Deployment, base: str) -> str:
-    return _build_steps(deployment, base) + _runtime(deployment)
 
 
 def _build_steps(deployment: Deployment, base: str) -> str:

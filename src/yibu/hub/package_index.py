@@ -120,7 +120,7 @@ def _offered(
     if folder is not None:
         return _folder_files(folder if page else folder / canonicalize_name(dist))
     url = location if page else f"{location.rstrip('/')}/{canonicalize_name(dist)}/"
-    what = tr("the list of {dist}'s files", dist=dist)
+    what = tr("the list of {source}'s files", source=dist)
 
     def read() -> tuple[bytes, str, str]:
         with client.get(url, {"Accept": _ACCEPT}, what=what, page=True) as response:

@@ -297,7 +297,7 @@ def _nearest(text: str) -> str:
     if re.match(r"[A-Za-z]:[\\/]|\\\\", text):
         return tr("That is a path of Windows; in WSL, C:\\ is /mnt/c/")
     if meant is not None and (":" in text or " " in text):
-        return tr("Write {source}", source=meant)
+        return tr("Write {name}", name=meant)
     if meant is not None:
         return tr("Write {source}, or ./{text} if it is a path", source=meant, text=text)
     return _spelled(text)
@@ -310,9 +310,9 @@ def _spelled(text: str) -> str:
         close = difflib.get_close_matches(lowered, [*_SCHEMES, *_ALIASES], n=1)
         if close and lowered not in _SCHEMES:
             text = f"{_ALIASES.get(close[0], close[0])}:{rest.lstrip('/')}"
-            return tr("Write {text}.", text=text)
+            return tr("Write {name}", name=text)
         if lowered in _SCHEMES and prefix != lowered:
-            return tr("Write {text}.", text=f"{lowered}:{rest}")
+            return tr("Write {name}", name=f"{lowered}:{rest}")
         name = rest.partition("@")[0].partition("#")[0]
         return tr(
             "A hub's model is ORG/NAME: found {name!r}. For example {example}.",

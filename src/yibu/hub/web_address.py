@@ -150,7 +150,7 @@ def _unknown_host(text: str, scheme: str, host: str, parts: list[str]) -> Source
     if scheme not in _WEB:
         hint = tr("Fetch it with that storage's own program, and give the path")
     elif host == "pypi.org" and len(parts) > 1:
-        hint = tr("Write {spelled}", spelled=f"pypi:{parts[1]}==VERSION")
+        hint = tr("Write {name}", name=f"pypi:{parts[1]}==VERSION")
     elif hub is not None:
         hint = tr("That is a link of its storage: give the model's page, {hub}:ORG/NAME", hub=hub)
     else:

@@ -39,9 +39,7 @@ def check_config(config: Config, context: Context) -> tuple[Config, tuple[str, .
         _collect(faults, partial(check_entry, model))
     settled = _collect(faults, lambda: gateway_settings(config)) or config
     _collect(faults, lambda: check_settings(settings_of(settled, context.env)[0], context))
-    chosen = None
-    if config.models:
-        chosen = _collect(faults, lambda: choose((), config, context.directory))
+    chosen = _collect(faults, lambda: choose((), config, context.directory))
     refuse(faults)
     return settled, () if chosen is None else chosen.notes
 
@@ -81,8 +79,8 @@ def _collect(faults: list[YibuError], action: Callable[[], T]) -> T | None:
 def check_model(model: ModelConfig, context: Context) -> None:
     """Raises YibuError for a chosen model's source, engine or option that cannot be used."""
     facts = _facts(model, context)
+    _check_options(model, context)  # first, as `up` does: in the same words
     if facts is None and model.source:
-        _check_options(model, context)
         return
     resolver, machine = open_resolver(context), context.machine()
     resolver.check(resolver.prepare(model, facts, machine), machine)

@@ -195,7 +195,10 @@ def choose(
     wanted, typed, flags = _read_typed(wanted, typed, entries, directory)
     if not wanted and not entries:
         raise UsageError(
-            "No model was named, and there is no yibu.yaml with models here.",
+            "No model was named, and {path} has none."
+            if config.path
+            else "No model was named, and there is no yibu.yaml here.",
+            path=config.path,
             hint="Try: yibu up smollm2, or write a file with: yibu init",
         )
     named = [_named(text, entries, directory) for text in wanted] if wanted else entries

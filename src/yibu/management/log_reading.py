@@ -18,7 +18,7 @@ from yibu.management import log_lines
 from yibu.management.log_lines import LEVELS, Level, Line
 from yibu.messages import tr
 from yibu.node import logs
-from yibu.paths import Paths
+from yibu.paths import Paths, log_name
 from yibu.redaction import redact
 from yibu.units import parse_time
 
@@ -72,11 +72,11 @@ def files_of(paths: Paths, model: str) -> list[Path]:
     if model == _NODE:
         return [paths.node_log] if paths.node_log.exists() else []
     found = paths.logs.glob("*.log")
-    return sorted(file for file in found if generation_of(file.stem, model) is not None)
+    return sorted(file for file in found if generation_of(log_name(file), model) is not None)
 
 
 def _names(paths: Paths) -> list[str]:
-    return sorted(file.stem for file in paths.logs.glob("*.log"))
+    return sorted(map(log_name, paths.logs.glob("*.log")))
 
 
 def past(files: Mapping[Path, int | None], wanted: Wanted, most: int | None) -> Iterable[Line]:
@@ -99,7 +99,7 @@ def _timed(file: Path, lines: Iterable[str]) -> Iterator[Line]:
     """Lines that stand before their log's first time get that one, and the time of its last writing where
     it has none at all."""
     waiting: list[Line] = []
-    parser = log_lines.Parser(file.stem)
+    parser = log_lines.Parser(log_name(file))
     for line in map(parser.line, lines):
         if line.time is None:
             waiting.append(line)
@@ -164,7 +164,7 @@ def listing(paths: Paths) -> list[dict[str, Any]]:
             continue
         sizes = list(map(logs.size, logs.generations(live)))
         found.append(
-            {"name": live.stem, "bytes": sum(sizes), "files": len(sizes), "modified": written}
+            {"name": log_name(live), "bytes": sum(sizes), "files": len(sizes), "modified": written}
         )
     return found
 
@@ -197,7 +197,7 @@ class Followed:
             self._follow(file, place)
 
     def _follow(self, file: Path, start: logs.Position) -> None:
-        self._read[file] = logs.Follower(file, start), log_lines.Parser(file.stem)
+        self._read[file] = logs.Follower(file, start), log_lines.Parser(log_name(file))
 
     def take(self) -> list[Line]:
         """New lines since the last call, in order of time."""
@@ -236,7 +236,9 @@ def _known(paths: Paths, names: Sequence[str]) -> list[Path]:
     """The logs of these models or replicas; of all without names."""
     found = []
     for name in dict.fromkeys(names):
-        here = [file for file in files(paths, ()) if file.stem == name] or files_of(paths, name)
+        here = [file for file in files(paths, ()) if log_name(file) == name] or files_of(
+            paths, name
+        )
         if not here:
             raise UnknownLogError("There is no log of {name!r} here", name=name[:100])
         found += here

@@ -143,7 +143,7 @@ class NodeManager:
         found = before_last_apply({**told, "previous": wanted and wanted.plain()})
         if wanted is None or found is None:
             raise NothingAppliedError(
-                tr("There is nothing to go back to: nothing was applied here")
+                tr("There is nothing to go back to: nothing was applied here.")
                 if until is None
                 else tr("What was served until then is not kept any longer"),
                 hint=tr("yibu apply"),

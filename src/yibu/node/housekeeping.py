@@ -10,6 +10,7 @@ from pathlib import Path
 from yibu.config.names import generation_of
 from yibu.node.logs import Rotation, rotate_if_large
 from yibu.node.machine.orphans import OrphanReaper
+from yibu.paths import log_name
 
 _GENERATIONS = 3
 """Configurations of a model whose logs are kept."""
@@ -45,6 +46,6 @@ async def reap_orphans(engines: Callable[[], Sequence[int]]) -> None:
 def remove_old_logs(directory: Path, model: str, generation: int) -> None:
     """Remove the logs of a model's configurations before the last few. Blocking."""
     for path in directory.glob("*.log*"):
-        number = generation_of(path.name.partition(".log")[0], model)
+        number = generation_of(log_name(path), model)
         if number is not None and number <= generation - _GENERATIONS:
             path.unlink(missing_ok=True)

@@ -50,7 +50,7 @@ def explain_machine(machine: Machine, reservations: Sequence[Reservation] = ()) 
         Row(
             tr("machine"),
             machine.name,
-            tr("{system} {arch}", system=machine.system, arch=machine.arch),
+            f"{machine.system} {machine.arch}",
         ),
         Row(tr("processor"), tr("{cores} cores", cores=machine.cores), threads),
         Row(
@@ -130,7 +130,7 @@ def _facts(facts: ModelFacts) -> list[Row]:
         rows.append(
             Row(
                 tr("of which beside"),
-                tr("{tower_parameters:,}", tower_parameters=facts.tower_parameters),
+                f"{facts.tower_parameters:,}",
                 tr("for images and sound"),
             )
         )
@@ -138,7 +138,7 @@ def _facts(facts: ModelFacts) -> list[Row]:
         rows.append(
             Row(
                 tr("active"),
-                tr("{active_parameters:,}", active_parameters=facts.active_parameters),
+                f"{facts.active_parameters:,}",
                 tr("parameters a token uses"),
             )
         )
@@ -176,7 +176,7 @@ def _placement(request: Request, placement: Placement) -> list[Row]:
         rows.append(
             Row(
                 tr("memory share"),
-                tr("{memory_share:.3f}", memory_share=placement.memory_share),
+                f"{placement.memory_share:.3f}",
                 tr("budget {budget}", budget=size(placement.budget)),
             )
         )

@@ -61,8 +61,11 @@ def _read(path: Path) -> ModelFacts:
     raise UnsupportedError(
         "{path} is a single file that is no GGUF; a directory was expected for other formats",
         path=path.name,
+        file=path,
         parent=path.parent,
-        hint="Give the directory instead: {parent}",
+        hint="A configuration file stands behind -f: yibu up -f {file}"
+        if path.suffix in (".yaml", ".yml")
+        else "Give the directory instead: {parent}",
     )
 
 

@@ -94,7 +94,7 @@ def suggestions(
     """What would fit, each tried with the same arithmetic before it is said."""
     found = [*fewer(request.lora)]
     if request.memory is not None and request.memory < need.total <= room:
-        found.append(tr("raise `memory:` to {need_total}", need_total=size(need.total)))
+        found.append(tr("raise `memory:` to {needed}", needed=size(need.total)))
     found += more_memory(request, facts, used, USUAL_CONTEXT)
     four = four_bit(facts)
     if four is not None:

@@ -104,13 +104,12 @@ def stored_bytes(weights: Weights, config: Settings, dtype: str, layers: int) ->
         if not elements:
             continue
         shared = _SHARED_EXPERTS if part == "feed_forward" and weights.experts else ()
-        asked = [name.format(i) for i in _spread(layers) for name in (*names, *shared)]
+        step = max(1, layers // _SAMPLES)
+        asked = [
+            name.format(i) for i in range(0, max(1, layers), step) for name in (*names, *shared)
+        ]
         total += elements * sum(map(rate, asked)) / len(asked)
     return int(total)
-
-
-def _spread(layers: int) -> Iterable[int]:
-    return range(0, max(1, layers), max(1, layers // _SAMPLES))
 
 
 def _rates(config: Settings, wide: float) -> Callable[[str], float]:

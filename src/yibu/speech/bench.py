@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     for file in parsed.files:
         if not file.is_file():
-            parser.error(tr("there is no file {file}", file=file))
+            parser.error(tr("There is no file {file}.", file=file))
     if parsed.only:
         return _child(parsed)
     measured: dict[str, Measured] = {}

@@ -44,7 +44,7 @@ async def connect(
             engine ended.
     """
     timeout = CONNECT_TIMEOUT if timeout is None else timeout
-    loop = asyncio.get_running_loop()
+    loop, where = asyncio.get_running_loop(), f"{host}:{port}"
     tries = 0
     while True:
         begun, tries = loop.time(), tries + 1
@@ -58,22 +58,16 @@ async def connect(
             if loop.time() - begun > timeout + HELD_UP and tries < TRIES:
                 continue
             message = tr(
-                "no connection to {host}:{port} within {seconds:g} s",
-                host=host,
-                port=port,
-                seconds=timeout,
+                "no connection to {where} within {seconds:g} s", where=where, seconds=timeout
             )
             raise UpstreamError("connect", message) from None
         except OSError as error:
             raise UpstreamError(
-                "connect",
-                tr("no connection to {host}:{port}: {error}", host=host, port=port, error=error),
+                "connect", tr("no connection to {where}: {error}", where=where, error=error)
             ) from error
         if alive is not None and not alive():
             connection.abort()
-            raise UpstreamError(
-                "connect", tr("the engine at {host}:{port} has ended", host=host, port=port)
-            )
+            raise UpstreamError("connect", tr("the engine at {where} has ended", where=where))
         return connection
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import platform
 import subprocess
@@ -20,10 +19,11 @@ from yibu.cli.support.secrets import masked, register_known
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.config.names import replica_id
-from yibu.errors import YibuError
+from yibu.errors import HungNodeError, YibuError
 from yibu.management.context import Context, open_environments, open_store
 from yibu.messages import tr
 from yibu.node import logs
+from yibu.paths import log_name
 from yibu.redaction import redact, register
 
 _PLAN_SECONDS = 120
@@ -63,10 +63,11 @@ class Contents:
         self.members.append(Member(name, about, redact(found).encode(errors="replace")))
 
     def json(self, name: str, about: str, make: Callable[[], Any]) -> None:
-        def dumped() -> str:
-            return json.dumps(masked(make()), ensure_ascii=False, indent=2, default=str) + "\n"
+        self.text(name, about, lambda: _dumped(masked(make())))
 
-        self.text(name, about, dumped)
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n"
 
 
 def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
@@ -77,8 +78,14 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
     path, config, fault = _configuration(context, file)
     state = _state(context)
     register_known(context, config, state)
-    with contextlib.suppress(YibuError):  # no node: it has no key either
-        register(access(context).key)
+    hung = _register_own_key(context)
+
+    def of_node(make: Callable[[], Any]) -> Any:
+        """What a node that hangs is asked once: each question would wait as long."""
+        if hung is not None:
+            raise hung
+        return make()
+
     found.json(
         "versions.json",
         tr("yibu, Python, the system, packages, engines"),
@@ -103,7 +110,8 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
     for model in config.models if config is not None else ():
         name = f"plans/{replica_id(model.name, 0)}.json"
         plan = partial(_plan, context, path, model.name)
-        found.text(name, tr("what `yibu plan {model}` says", model=model.name), plan)
+        about = tr("what `yibu plan {model}` says", model=model.name)
+        found.text(name, about, partial(of_node, plan))
     found.json("store.json", tr("models on this disk"), lambda: _stored(context))
     found.json(
         "node.json", tr("the node's state file"), lambda: _required(state, tr("there is none yet"))
@@ -113,16 +121,16 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
         ("reserved", tr("memory that is reserved")),
         ("settings", tr("what the node was started with")),
     ):
-        found.json(f"{asked}.json", about, partial(context.client.call, asked))
+        found.json(f"{asked}.json", about, partial(of_node, partial(context.client.call, asked)))
     found.text(
         "metrics.txt",
         tr("/metrics, the engines' too"),
-        lambda: access(context).api.text("/metrics"),
+        partial(of_node, lambda: access(context).api.text("/metrics")),
     )
     if lines:
         for log in sorted(context.paths.logs.glob("*.log")):
             read = partial(_log, log, lines)
-            found.text(f"logs/{log.name}", tr("its last {lines} lines", lines=lines), read)
+            found.text(f"logs/{log_name(log)}.log", tr("its last {lines} lines", lines=lines), read)
     return found
 
 
@@ -148,6 +156,16 @@ def _required(value: Any, otherwise: str) -> Any:
     if value is None:
         raise YibuError(otherwise)
     return value
+
+
+def _register_own_key(context: Context) -> HungNodeError | None:
+    try:
+        register(access(context).key)
+    except HungNodeError as error:
+        return error
+    except YibuError:
+        pass  # no node: it has no key either
+    return None
 
 
 def _versions(context: Context) -> dict[str, Any]:
@@ -194,7 +212,7 @@ def _plan(context: Context, path: Path | None, model: str) -> str:
         raise YibuError(
             done.stderr.strip() or tr("it ended with {returncode}", returncode=done.returncode)
         )
-    return json.dumps(masked(json.loads(done.stdout)), ensure_ascii=False, indent=2) + "\n"
+    return _dumped(masked(json.loads(done.stdout)))
 
 
 def _stored(context: Context) -> list[dict[str, Any]]:

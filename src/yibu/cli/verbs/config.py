@@ -57,7 +57,7 @@ def check(file: FileOption = None) -> None:
     config, notes = check_config(context.load(path), context)
     for note in notes:
         output.talk(note)
-    names = ", ".join(model.name for model in config.models) or tr("none")
+    names = ", ".join(model.name for model in config.models)
     output.say("{path} can be used. Models: {names}.", path=path, names=names)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import getpass
 import os
+import pwd
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +32,8 @@ SystemOption = Annotated[
 _PROPERTIES = (
     "ActiveState", "SubState", "UnitFileState", "MainPID", "NRestarts", "Result", "StatusText",
 )  # fmt: skip
+_CRON_LINE = 999
+"""Characters of a crontab's line that every cron reads: MAX_COMMAND of Debian's is 1,000."""
 _RUNS = Path("/run/systemd/system")
 """Exists while systemd is the machine's manager: sd_booted(3)."""
 
@@ -75,7 +78,7 @@ class Unit:
         Raises:
             YibuError: it failed; its own words are in the message.
         """
-        command = ["systemctl", *([] if self.system else ["--user"]), *words]
+        command = self.command(*words)
         try:
             return subprocess.run(command, check=True, capture_output=True, text=True)
         except FileNotFoundError as error:
@@ -89,6 +92,9 @@ class Unit:
                 journal=self.journal,
                 hint="See: {journal}",
             ) from error
+
+    def command(self, *words: str) -> list[str]:
+        return ["systemctl", *([] if self.system else ["--user"]), *words]
 
     @property
     def journal(self) -> str:
@@ -133,7 +139,7 @@ def install(
         name=name,
         journal=unit.journal,
     )
-    unit.systemctl("restart", name)
+    _begin(unit)
     output.say(
         "{name} is ready. It starts at boot, and again when it fails. See: yibu service status",
         name=name,
@@ -143,12 +149,43 @@ def install(
     return DONE
 
 
+def _begin(unit: Unit) -> None:
+    """Start it anew. Raises YibuError with what it said last, where it does not become ready."""
+    try:
+        unit.systemctl("restart", unit.name)
+    except YibuError as error:
+        field = "_SYSTEMD_UNIT" if unit.system else "_SYSTEMD_USER_UNIT"
+        asked = ["journalctl", "-q", "-o", "cat", "-n", "8", f"{field}={unit.name}.service"]
+        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.rstrip()
+        raise YibuError(
+            "{name} did not become ready. It said:\n{said}",
+            name=unit.name,
+            said=said or error.message,
+            journal=unit.journal,
+            hint="See: {journal}",
+        ) from error
+
+
 def _service(unit: Unit, path: Path, run_as: str | None) -> Service:
-    """The unit's content. Raises ConfigError where the file could not be served."""
+    """What the unit says.
+
+    Raises:
+        ConfigError: the file could not be served.
+        UsageError: it cannot run as that user.
+    """
     from yibu.export import systemd
     from yibu.management.check import check_config
 
     here = unit.context
+    user = run_as or here.env.get("SUDO_USER") or _user()
+    if run_as and not unit.system:
+        raise UsageError("A unit of this user runs as this user: leave --run-as out, or --user.")
+    if not user.isdecimal() and user not in (entry.pw_name for entry in pwd.getpwall()):
+        raise UsageError(
+            "There is no user {user!r} on this machine.",
+            user=user,
+            hint="Name another one, or make it: sudo useradd {user}",
+        )
     config, _ = check_config(here.load(path), here)
     return systemd.Service(
         name=unit.name,
@@ -157,7 +194,7 @@ def _service(unit: Unit, path: Path, run_as: str | None) -> Service:
         drain_timeout=config.gateway.drain_timeout,
         environment_file=unit.environment,
         system=unit.system,
-        user=run_as or here.env.get("SUDO_USER") or _user(),
+        user=user,
         low_port=config.gateway.port < 1024,
         environment=systemd.carried(here.env, path.read_text(encoding="utf-8", errors="replace")),
     )
@@ -173,7 +210,15 @@ def _without_systemd(service: Service, here: Context) -> int:
         "node. Add this line with `crontab -e`, or what follows @reboot to /etc/rc.local:",
         manager=manager,
     )
-    output.data(systemd.crontab(service, here.paths.logs / "boot.log"))
+    here.paths.make()  # the shell opens the log before yibu could make its folder
+    line = systemd.crontab(service, here.paths.logs / "boot.log")
+    output.data(line)
+    if "%" in line:
+        output.say("In /etc/rc.local, % has no backslash before it.")
+    if len(line) > _CRON_LINE:
+        output.say(
+            "Some crons read no line of more than 1,000 characters: take /etc/rc.local there."
+        )
     if left := systemd.secrets(service):
         output.say(
             "Its secrets, and what has several lines, are left out: set {left} there, or "
@@ -219,31 +264,34 @@ def status(
     as_json: JsonOption = False,
 ) -> int:
     """Tell whether the service is installed, enabled and running."""
-    unit = _installed(_unit(name, system))
+    unit = _installed(name, system)
     shown = unit.systemctl("show", name, *(f"--property={one}" for one in _PROPERTIES)).stdout
     found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     if as_json:
         output.data_json({"unit": str(unit.file), **found})
     else:
         text = tr(
-            "{name}: {ActiveState} ({SubState}), {UnitFileState}, restarted {NRestarts} times. "
-            "{StatusText}",
+            "{name}: {ActiveState} ({SubState}), {UnitFileState}, restarted {NRestarts} times.",
             name=name,
             **found,
         )
-        output.data(text.rstrip())
+        running = found["ActiveState"] == "active"  # what it said before it ended stays there
+        output.data(f"{text} {found['StatusText']}".rstrip() if running else text)
+        output.flush()
         if found["Result"] != "success":
             output.say(
                 "It ended with: {Result}. See: {journal}",
                 Result=found["Result"],
                 journal=unit.journal,
             )
+        elif found["ActiveState"] == "inactive":
+            output.say("Start it: {command}", command=" ".join(unit.command("start", name)))
     return DONE if found["ActiveState"] == "active" else NOT_RUNNING
 
 
 def remove(name: NameOption = "yibu", system: SystemOption = None) -> None:
     """Stop the service and take its unit away; models and their files stay."""
-    unit = _installed(_unit(name, system))
+    unit = _installed(name, system)
     unit.systemctl("disable", "--now", name)
     unit.file.unlink()
     unit.environment.unlink(missing_ok=True)
@@ -251,17 +299,20 @@ def remove(name: NameOption = "yibu", system: SystemOption = None) -> None:
     output.say("{name} is stopped and removed.", name=name)
 
 
-def _installed(unit: Unit) -> Unit:
-    if not unit.file.exists():
-        kind = tr("the machine") if unit.system else tr("this user")
-        raise NotRunningError(
-            "No service {place} of {kind} is installed ({unit}).",
-            place=unit.name,
-            kind=kind,
-            unit=unit.file,
-            hint="Install it: yibu service install",
-        )
-    return unit
+def _installed(name: str, system: bool | None) -> Unit:
+    """The unit of that name; one's own before the other's, where it is not said whose."""
+    unit = _unit(name, system)
+    for other in (unit, replace(unit, system=not unit.system)) if system is None else (unit,):
+        if other.file.exists():
+            return other
+    kind = tr("the machine") if unit.system else tr("this user")
+    raise NotRunningError(
+        "No service {place} of {kind} is installed ({unit}).",
+        place=unit.name,
+        kind=kind,
+        unit=unit.file,
+        hint="Install it: yibu service install",
+    )
 
 
 def _user() -> str:

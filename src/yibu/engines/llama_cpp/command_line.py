@@ -91,7 +91,7 @@ def _apply(
         found.options[name] = flag.values[0]
     elif name in SERVER.unused:
         found.notes.append(
-            tr("{name}: left out, {unused}", name=spelt(name), unused=SERVER.unused[name])
+            tr("{name}: left out, {reason}", name=spelt(name), reason=SERVER.unused[name])
         )
     elif name not in table.flags:
         near = nearest(name, [*table.flags, *table.short], cutoff=0.6)

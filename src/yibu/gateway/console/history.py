@@ -176,10 +176,6 @@ def _together(points: Mapping[int, Values], start: int, step: int) -> Values:
             for series, value in values.items():
                 found.setdefault(series, []).append(value)
     return {
-        series: max(values) if is_quantile(series) else sum(values) / len(values)
+        series: max(values) if "_p50" in series or "_p95" in series else sum(values) / len(values)
         for series, values in found.items()
     }
-
-
-def is_quantile(series: str) -> bool:
-    return "_p50" in series or "_p95" in series

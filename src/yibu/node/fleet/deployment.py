@@ -262,7 +262,7 @@ logs=self._host.paths.logs
         else:
             text = tr("model {model!r} is {state}", model=name, state=self.state)
         if self.cause:
-            text = tr("{text}: {cause}", text=text, cause=self.cause)
+            text = tr("{name}: {text}", name=text, text=self.cause)
         return NotReadyError(text, hint=hint, retry_after=retry_after)
 
     def failed(self, error: YibuError) -> None:

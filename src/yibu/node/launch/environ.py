@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 
@@ -53,4 +54,4 @@ def clean_environment(
         and not name.startswith("YIBU_")
         and (name in _KEPT or not _SECRET_NAME.search(name))
     }
-    return {**kept, **_ALWAYS, **own, MARKER: marker}
+    return {**kept, **_ALWAYS, **own, MARKER: os.fsdecode(marker.encode())}

@@ -227,8 +227,8 @@ async def wait_ready(
         try:
             answer = await probe.get(endpoint, spec.plan.ready_path, timings.ready_request)
             last.text = tr(
-                "GET {ready_path}: HTTP {answer_status}",
-                ready_path=spec.plan.ready_path,
+                "GET {path}: HTTP {answer_status}",
+                path=spec.plan.ready_path,
                 answer_status=answer.status,
             )
             if answer.status == 200:

@@ -59,7 +59,7 @@ async def fall_asleep(endpoint: Endpoint, plan: SleepPlan, number: int) -> Aslee
     """
     level = plan.level(number)
     if level is None:
-        raise SleepError(tr("it has no level {number}", number=number))
+        raise SleepError(tr("it has no level {level}", level=number))
     asleep = Asleep(number, await _say(endpoint, plan))
     await _calls(endpoint, plan, level.enter)
     if not await is_asleep(endpoint, plan):
@@ -120,8 +120,8 @@ async def _call(endpoint: Endpoint, plan: SleepPlan, call: Call) -> bytes:
     if not answer.ok:
         raise SleepError(
             tr(
-                "POST {call_path}: HTTP {answer_status}: {excerpt}",
-                call_path=call.path,
+                "POST {request_path}: HTTP {answer_status}: {excerpt}",
+                request_path=call.path,
                 answer_status=answer.status,
                 excerpt=redact(answer.excerpt()),
             )

@@ -63,7 +63,7 @@ class Watch:
         async with first_of(self._running.process.wait(), *hanging) as (exited, *hangs):
             if not exited.done():
                 found = next(task.result() for task in hangs if task.done())
-                what = tr("{id}: the engine {result}", id=self._replica, result=found)
+                what = tr("{id}: the engine {sentence}", id=self._replica, sentence=found)
                 hint = tr("yibu logs {model}", model=self._spec.model)
                 return EngineStartError(what, hint=hint, cause="hung")
             life = self._running.life

@@ -118,7 +118,7 @@ def beside(config: Settings, text: Settings, model_type: str) -> Weights:
     expected = next(iter(_USUAL_TOWERS.get(inner, {})), "")
     if expected and expected not in whole and inner != "chatglm":  # ChatGLM's are few
         # A tower that is left to code beside the weights (MiniCPM-V 2).
-        raise CannotTellError(tr("its config.json has no {expected}", expected=expected))
+        raise CannotTellError(tr("its config.json has no {name}", name=expected))
     total = _talker(config) + _chat_tts(config)
     for key, part in _KEYS.items():
         if not isinstance(whole.get(key), Mapping):
@@ -129,7 +129,7 @@ def beside(config: Settings, text: Settings, model_type: str) -> Weights:
         joint = JOINTS.get(model_type)
         if rule is None or joint is None:
             raise CannotTellError(
-                tr("its {key} ({named}) is not known", key=key, named=named or model_type)
+                tr("its {key} ({model_type}) is not known", key=key, model_type=named or model_type)
             )
         # Qwen2-VL's towers have the whole model's type.
         of_tower = named in class_defaults() and "nested" not in class_defaults()[named]

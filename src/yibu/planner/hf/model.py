@@ -59,7 +59,7 @@ def _language_part(config: Mapping[str, Any]) -> tuple[Settings, str, bool]:
     for key in _NESTED:  # Qwen2-VL's configs are flat: the language model's settings stand on top
         if key in inner_types:
             if not any(name in config for name in NAMES["hidden"]):
-                raise CannotTellError(tr("its config.json has no {key}", key=key))
+                raise CannotTellError(tr("its config.json has no {name}", name=key))
             return config, inner_types[key], False
     return config, own_type, False
 

@@ -162,7 +162,7 @@ def need(settings: Settings, group: str) -> int:
     """
     value = setting(settings, group)
     if not value:
-        raise CannotTellError(tr("its config.json has no {names}", names=NAMES[group][0]))
+        raise CannotTellError(tr("its config.json has no {name}", name=NAMES[group][0]))
     return value
 
 
