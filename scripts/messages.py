@@ -157,8 +157,15 @@ def is_error(function: str) -> bool:
 
 
 def said_by_error(call: ast.Call) -> list[ast.expr]:
-    """An error's message and hint; a constant among them is a template."""
-    return [*call.args[:1], *(each.value for each in call.keywords if each.arg == "hint")]
+    """An error's message and hint, of ``… if … else …`` both; a constant among them is a template."""
+    said = [*call.args[:1], *(each.value for each in call.keywords if each.arg == "hint")]
+    return [one for each in said for one in _alternatives(each)]
+
+
+def _alternatives(said: ast.expr) -> list[ast.expr]:
+    if isinstance(said, ast.IfExp):
+        return [*_alternatives(said.body), *_alternatives(said.orelse)]
+    return [said]
 
 
 def is_text(constant: str) -> bool:

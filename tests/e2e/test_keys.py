@@ -71,7 +71,7 @@ def test_a_node_without_keys_becomes_closed_with_the_first(home: Home) -> None:
 
 
 def test_a_public_address_may_have_its_keys_in_the_database(home: Home) -> None:
-    home.write([], host="0.0.0.0")
+    home.write([fake()], host="0.0.0.0")
     assert "yibu key add" in home.yibu("config", "check", code=2).stderr
     home.yibu("key", "add", "alice")
     home.yibu("config", "check")

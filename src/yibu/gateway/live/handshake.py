@@ -45,7 +45,7 @@ async def unless_gone(exchange: Exchange, connecting: Coroutine[Any, Any, T]) ->
         if not work.done() and first.result()["type"] == "websocket.disconnect":
             raise ClientGoneError
         return await work
-    except BaseException:
+    except BaseException:  # cancelled too: neither may go on by itself
         work.cancel()
         first.cancel()
         await asyncio.gather(work, first, return_exceptions=True)
