@@ -102,6 +102,27 @@ async def test_requests_a_minute(
         assert len(up.received) == 3
 
 
+async def test_the_queue_is_told_who_asks_how_urgently_and_for_which_conversation(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up, replicas=2)
+        alice = await add(Account("alice"))
+        nightly = await add(Account("nightly", priority="batch"))
+        first = {"role": "user", "content": "a long first message"}
+        turns = [first, {"role": "assistant", "content": "t"}, {"role": "user", "content": "more"}]
+        asked = []
+        for headers, messages in ((alice, [first]), (alice, turns), (nightly, [first])):
+            assert (await ask(gateway, headers, messages=messages))[0] == 200
+            asked.append(backend.asked)
+        assert [(one["key"], one["priority"]) for one in asked] == [
+            ("alice", "interactive"), ("alice", "interactive"), ("nightly", "batch"),
+        ]  # fmt: skip
+        one, same, another = (each["affinity"] for each in asked)
+        assert one is not None
+        assert one == same != another
+
+
 async def test_tokens_a_minute_are_those_of_the_engine(
     serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
 ) -> None:
