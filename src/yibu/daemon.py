@@ -257,8 +257,11 @@ class Front:
         _tell({"url": self._handle.url})
         assert self._app is not None
         await asyncio.sleep(_FIRST_START)
-        await build_validators()
-        await asyncio.to_thread(self._app.surface)
+        try:
+            await build_validators()
+            await asyncio.to_thread(self._app.surface)
+        except Exception:  # noqa: BLE001 - nothing depends on it: the first request builds them
+            _log.exception("the documented surface was not built ahead")
         collector.settle()
 
 

@@ -6,14 +6,17 @@ node's: logs, state, control socket, the process table, starting engines.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+from yibu.errors import YibuError
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -24,8 +27,8 @@ _AT_START = resource.getrlimit(resource.RLIMIT_NOFILE)
 _HIGHEST = 1 << 20
 """What is asked for where there is no limit: Linux allows no more by default."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.EMLINK})
-_PATIENCE = 20.0
 _PAUSE = 0.05
+_RETRY = 0.5
 
 
 def raise_limit() -> None:
@@ -56,9 +59,12 @@ def clients(wanted: int) -> int:
     return min(wanted, max(8, (limit - RESERVE) // 2))
 
 
-def exhausted(error: BaseException) -> bool:
-    """Whether an error says that no file could be opened, which tells nothing of the file."""
-    return isinstance(error, OSError) and error.errno in _EXHAUSTED
+def exhausted(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that no file could be opened, which tells nothing of
+    the file."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in _EXHAUSTED):
+        error = error.__cause__
+    return error is not None
 
 
 def any_left() -> bool:
@@ -73,12 +79,27 @@ def any_left() -> bool:
 
 
 def patiently(work: Callable[[], T]) -> T:
-    """``work()``, again and again while there are no descriptors, for 20 s. Call it in a thread."""
-    deadline = time.monotonic() + _PATIENCE
+    """``work()``, again and again while there are no descriptors. Call it in a thread."""
     while True:
         try:
             return work()
         except OSError as error:
-            if not exhausted(error) or time.monotonic() > deadline:
+            if not exhausted(error):
                 raise
             time.sleep(_PAUSE)
+
+
+async def regained(what: str, work: Callable[[], Awaitable[T]]) -> T:
+    """``await work()``, again and again while there are no descriptors; the log says once that ``what``
+    waits for them."""
+    told = False
+    while True:
+        try:
+            return await work()
+        except (OSError, YibuError) as error:
+            if not exhausted(error):
+                raise
+            if not told:
+                _log.warning("%s waits for open files (ulimit -n): %s", what, error)
+            told = True
+            await asyncio.sleep(_RETRY)

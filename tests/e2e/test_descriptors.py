@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
 import socket
 import stat
 import sys
@@ -15,6 +18,7 @@ import pytest
 
 from tests.e2e.home import Home, fake
 from tests.support.polling import until
+from yibu.errors import YibuError
 from yibu.node.machine import processes
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
@@ -81,3 +85,46 @@ def test_the_files_of_a_node_are_its_owners_alone(home: Home) -> None:
     written = [path for path in found if path.suffix in {".log", ".json", ".sock", ".lock"}]
     assert {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in written
             if stat.S_IMODE(path.stat().st_mode) & 0o077} == {}  # fmt: skip
+
+
+@pytest.mark.parametrize("when", ["starting", "ready", "settled"])
+def test_a_node_without_descriptors_goes_on_as_soon_as_there_are_some(
+    home: Home, when: str
+) -> None:
+    """Imports of the documented surface, plans, starts and an engine's end fall into that time."""
+    home.write([fake("fake"), fake("other")])
+    up = home.start("up", "-d")
+
+    def come() -> bool:
+        try:
+            states = {model["state"] for model in home.ps()["models"]}
+        except YibuError:
+            return False
+        return bool(states) and (when == "starting" or states == {"ready"})
+
+    until(come, "the models")
+    node = home.ps()["node"]["pid"]
+    engine = None
+    if when == "settled":
+        with urllib.request.urlopen(f"{home.url()}/openapi.json", timeout=60) as answer:
+            assert answer.status == 200
+        engine = home.model("fake")["replicas"][0]["pid"]
+    before = resource.prlimit(node, resource.RLIMIT_NOFILE)
+    resource.prlimit(node, resource.RLIMIT_NOFILE, (8, before[1]))
+    log = Path(home.client._paths.node_log)
+    if engine:
+        os.kill(engine, signal.SIGKILL)
+    until(
+        lambda: "of the metrics are missing: " in log.read_text(), "a reading without descriptors"
+    )
+    resource.prlimit(node, resource.RLIMIT_NOFILE, before)
+    up.communicate(timeout=60)
+    assert up.returncode == 0
+    until(lambda: {model["state"] for model in home.ps()["models"]} == {"ready"}, "both ready")
+    assert home.ps()["node"]["pid"] == node
+    restarts = {name: home.model(name)["replicas"][0]["restarts"] for name in ("fake", "other")}
+    assert restarts == {"fake": 1 if engine else 0, "other": 0}
+    assert home.chat()["choices"]
+    with urllib.request.urlopen(f"{home.url()}/openapi.json", timeout=60) as answer:
+        assert answer.status == 200
+    assert "defect" not in log.read_text()

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from yibu import descriptors
 from yibu.config import ModelConfig
 from yibu.errors import safe
 from yibu.gateway.console.history import RANGES, History, Values
@@ -79,14 +80,19 @@ class Observer:
     async def keep(self) -> None:
         """Put a point into the history every ten seconds, until cancelled."""
         await asyncio.to_thread(self.history.load, time.time())
-        step = RANGES["hour"].step
+        step, told = RANGES["hour"].step, ""
         try:
             while True:
                 await asyncio.sleep(step - time.time() % step)
                 try:
                     await self.record()
-                except Exception:  # a driver that fails must not end the history
-                    logger.exception("a point of the metrics is missing")
+                    told = ""
+                except Exception as error:  # a driver that fails must not end the history
+                    if repr(error) != told:  # once, however long it lasts
+                        told, trace = repr(error), not descriptors.exhausted(error)
+                        logger.warning(
+                            "points of the metrics are missing: %s", told, exc_info=trace
+                        )
         finally:
             self.history.close()
 

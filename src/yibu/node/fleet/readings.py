@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from yibu import descriptors
 from yibu.node.launch.process import EngineProcess
 from yibu.node.machine import processes
 from yibu.node.scheduler import Holding, Reading
@@ -20,7 +21,7 @@ async def patiently(read: Callable[[], Reading]) -> Reading:
     of each model. ``read`` is called in a thread."""
     for _ in range(_TRIES):
         try:
-            return await asyncio.to_thread(read)
+            return await asyncio.to_thread(descriptors.patiently, read)
         except Exception:  # noqa: BLE001 - a driver that fails once must not end the placing
             _log.exception("the machine's memory was not read")
             await asyncio.sleep(1)

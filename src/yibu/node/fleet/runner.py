@@ -7,8 +7,10 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, Self
 
+from yibu import descriptors
 from yibu.config import ModelConfig
 from yibu.config.names import replica_id
 from yibu.errors import EngineStartError, YibuError
@@ -169,15 +171,18 @@ class Runner:
 
     async def _prepare(self, deployment: Deployment) -> None:
         key = deployment.key
-        await asyncio.to_thread(remove_old_logs, self._host.paths.logs, *key)
         desired = self.scheduler.desired(key)
         rehearse = desired is not None and not desired.started
 
         def foreseen(facts: ModelFacts | None) -> None:
             self.scheduler.foreseen(key, facts, time.monotonic())
 
-        try:
+        async def work() -> None:
+            await asyncio.to_thread(remove_old_logs, self._host.paths.logs, *key)
             await deployment.prepare(foreseen, rehearse=rehearse)
+
+        try:
+            await descriptors.regained(deployment.name, work)
         except YibuError as error:
             self._unprepared(deployment, error)
         except Exception as defect:  # noqa: BLE001 - keeps a defect from the other models
@@ -194,8 +199,7 @@ class Runner:
         self._spawn("read memory", self._read_memory())
 
     async def _read_memory(self) -> None:
-        reading = await readings.patiently(self.reading)
-        self.scheduler.memory_read(reading, time.monotonic())
+        self.scheduler.memory_read(await readings.patiently(self.reading), time.monotonic())
 
     def reading(self) -> Reading:
         """The machine's memory, and what engines hold of it. Blocking."""
@@ -203,8 +207,8 @@ class Runner:
 
     def holdings(self) -> dict[str, Holding]:
         """What the processes of each replica hold. Blocking."""
-        found = {name: supervisor.process for name, supervisor in list(self.supervisors.items())}
-        return readings.holdings({name: process for name, process in found.items() if process})
+        running = list(self.supervisors.items())
+        return readings.holdings({name: one.process for name, one in running if one.process})
 
     def _place(
         self, generation: Generation, number: int, machine: Machine, beside: Beside
@@ -267,7 +271,8 @@ class Runner:
         """From a placement to a running replica, until that has ended."""
         stop = self._stops[replica]
         try:
-            async with first_of(deployment.spec_of(number, placement), stop.wait()) as (spec, _):
+            work = partial(deployment.spec_of, number, placement)
+            async with first_of(descriptors.regained(replica, work), stop.wait()) as (spec, _):
                 if stop.is_set():
                     return
                 supervisor = self._supervisor(deployment, replica, number, spec.result())

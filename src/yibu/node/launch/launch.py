@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from yibu import descriptors
 from yibu.engines.base import Binding, Endpoint
 from yibu.errors import EngineStartError
 from yibu.messages import tr
@@ -171,7 +172,8 @@ async def take_down(
     Raises:
         EngineError: a process survived SIGKILL.
     """
-    await to_its_end(_take_down(host, spec, process, port))
+    work = partial(_take_down, host, spec, process, port)
+    await to_its_end(descriptors.regained(process.marker, work))
 
 
 async def _take_down(

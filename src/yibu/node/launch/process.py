@@ -75,11 +75,9 @@ class EngineProcess:
 
         Raises:
             EngineStartError: the program cannot be executed.
+            OSError: there are no descriptors for it.
         """
-        try:
-            output = _open_log(log)
-        except OSError as error:
-            raise _no_descriptor(argv[0], error) from error
+        output = _open_log(log)
         try:
             popen = subprocess.Popen(
                 argv,
@@ -91,16 +89,18 @@ class EngineProcess:
                 start_new_session=True,
             )
         except OSError as error:
+            if descriptors.exhausted(error):
+                raise
             raise _not_executed(argv[0], directory, error) from error
         finally:
             os.close(output)
         descriptors.give_back_limit(popen.pid)
         try:
             info = processes.process(popen.pid)
-        except OSError as error:  # it could not be watched, so it must not run
+        except OSError:  # it could not be watched, so it must not run
             popen.kill()
             popen.wait()
-            raise _no_descriptor(argv[0], error) from error
+            raise
         if info is None:  # Not before it is reaped, which only this object does.
             raise EngineStartError(
                 "process {pid} of {argv!r} vanished at once", pid=popen.pid, argv=argv[0]
@@ -360,16 +360,6 @@ def _not_executed(program: str, directory: Path | None, error: OSError) -> Engin
         argv=program,
         hint="Check the engine's environment (yibu engine ls) or the command's path",
         cause="program_not_found",
-    )
-
-
-def _no_descriptor(program: str, error: OSError) -> EngineStartError:
-    return EngineStartError(
-        "the program {program!r} cannot be started: {strerror}",
-        program=program,
-        strerror=error.strerror,
-        hint="Allow more open files (ulimit -n), or fewer clients (gateway.max_connections)",
-        cause="no_descriptors",
     )
 
 

@@ -12,7 +12,9 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
+from yibu import descriptors
 from yibu.engines.base import Endpoint
 from yibu.errors import EngineError, EngineStartError
 from yibu.messages import brief, tr
@@ -199,7 +201,8 @@ class Replica:
         self._change("sleeping" if left and self.asleep else "starting", self.cause)
         running = None
         try:
-            running = await self._orders.interrupt(self._adopt(left) if left else self._start())
+            work = partial(self._adopt, left) if left else self._start
+            running = await self._orders.interrupt(descriptors.regained(self.id, work))
         except EngineStartError as error:
             return Failed(error, None)
         finally:
@@ -270,7 +273,6 @@ class Replica:
         """Be ready until the engine ends or hangs (the error) or there is an order (None);
         then take it down."""
         self.failures.was_ready = True
-        self.process = running.process
         trouble = None
         try:
             while trouble is None and self._orders.latest in (None, "sleep"):
@@ -280,7 +282,6 @@ class Replica:
                     trouble = await self._sleep(running)
             await self._leave(trouble)
         finally:  # whatever happens: an engine without its watcher must not stay
-            self._watch = None
             await launch.take_down(self._host, self.spec, running.process, running.endpoint.port)
             self._spawned(None)
         return trouble
@@ -338,8 +339,8 @@ class Replica:
         if trouble is not None:
             self._due = None
             self._change("starting", trouble.message)
-            return
-        await self._drain()
+        else:
+            await self._drain()
 
     async def _drain(self) -> None:
         """Wait for the requests in flight, for a while."""

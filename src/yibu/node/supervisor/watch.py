@@ -118,7 +118,10 @@ class Watch:
         """None when it answered 200 or could not be asked for want of descriptors, which is not its
         fault; else what happened instead."""
         path = self._plan.ready_path
-        main = processes.process(self._running.process.pid) if descriptors.any_left() else None
+        try:
+            main = processes.process(self._running.process.pid)
+        except OSError:
+            return None
         if main is not None and main.stopped:
             return tr("its process is stopped")
         try:
@@ -172,13 +175,10 @@ class _Work:
     async def done(self) -> bool:
         """Whether they did since this was last asked; so they did where that cannot be seen for want
         of descriptors."""
+        if not descriptors.any_left():
+            return True
         then, before = self._cpu
-        try:
-            infos = await self._process.refresh()
-        except OSError as error:
-            if descriptors.exhausted(error):
-                return True
-            raise
+        infos = await self._process.refresh()
         now, after = time.monotonic(), sum(info.cpu_seconds for info in infos)
         self._cpu = (now, after)
         return after - before > _BUSY_SHARE * (now - then)
