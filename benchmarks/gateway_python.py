@@ -97,7 +97,7 @@ async def one(rounds: int, *, conforming: bool) -> float:
     from yibu.gateway.server import _settings
     from yibu.log import configure
     from yibu.upstream import pool
-    from yibu.upstream.connection import Connection
+    from yibu.upstream.connection import EngineConnection
 
     loop = asyncio.get_running_loop()
     message = load.request(stream=False)
@@ -113,8 +113,8 @@ async def one(rounds: int, *, conforming: bool) -> float:
         def answered(self) -> None:
             loop.call_soon(self.protocol.data_received, upstream.WHOLE)
 
-    async def connect(host: str, port: int, *_alive: object) -> Connection:
-        made, wire = Connection(loop, (host, port)), Engine(named)
+    async def connect(host: str, port: int, *_alive: object) -> EngineConnection:
+        made, wire = EngineConnection(loop, (host, port)), Engine(named)
         wire.protocol = made
         made.connection_made(wire)
         return made

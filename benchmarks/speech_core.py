@@ -25,7 +25,7 @@ import numpy as np
 
 from yibu.speech.features import fbank
 from yibu.speech.loading import load
-from yibu.speech.types import Options, Segment
+from yibu.speech.types import RecognitionOptions, Segment
 
 SHAPES = ((1, 10.0), (8, 10.0), (16, 10.0), (1, 30.0), (1, 2.0), (16, 2.0))
 """(segments, seconds each)."""
@@ -63,7 +63,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
             continue  # it runs segments one by one: the first shape says it all
         samples = np.resize(clip, int(seconds * 16000))
         segments = [Segment(0.0, samples)] * count
-        options = [Options()] * count
+        options = [RecognitionOptions()] * count
         loaded.recognizer.recognize(segments[:1], options[:1])
         began = time.perf_counter()
         loaded.recognizer.recognize(segments, options)
@@ -72,7 +72,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict:
         began = time.perf_counter()
         session = loaded.segmenter.session()
         segments = session.feed(clip) + session.finish()
-        answers = loaded.recognizer.recognize(segments, [Options()] * len(segments))
+        answers = loaded.recognizer.recognize(segments, [RecognitionOptions()] * len(segments))
         figures["whole_clip_s"].append(time.perf_counter() - began)
     figures["raw"] = " ".join(answer.raw for answer in answers)
     figures["resident_mb"] = resident_mb()

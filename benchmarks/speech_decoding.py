@@ -18,7 +18,7 @@ from tests.speech.server.media import FORMATS, Format, encode
 
 from yibu.speech.audio import mixing
 from yibu.speech.audio.decoding import Decoder
-from yibu.speech.settings import Limits
+from yibu.speech.settings import EngineLimits
 
 SECONDS = 60
 NAMES = ("wav 16k mono", "mp3", "m4a", "flac", "ogg opus", "webm opus")
@@ -27,7 +27,7 @@ TWENTY_FOUR = Format("wav 24k mono", "wav", "pcm_s16le", 24_000, "mono")
 
 def milliseconds(data: bytes) -> float:
     began = time.process_time()
-    decoder = Decoder(io.BytesIO(data), Limits())
+    decoder = Decoder(io.BytesIO(data), EngineLimits())
     while decoder.read(8.0) is not None:
         pass
     decoder.close()

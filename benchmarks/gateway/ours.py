@@ -13,7 +13,7 @@ import uvloop
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.secret import digest_of, new_salt, prefix_of
 from yibu.accounts.store import AccountStore
-from yibu.accounts.types import Account, Budget
+from yibu.accounts.types import Account, TokenBudget
 from yibu.config import GatewayConfig
 from yibu.config.types import Limits
 from yibu.engines.base import Endpoint
@@ -69,7 +69,9 @@ def add_account(path: Path) -> None:
     """The load's key as one of the database's, with every limit, none of which is reached."""
     limits = Limits(rpm=10**9, tpm=10**12, concurrency=10**6)
     with AccountStore.open(path) as store:
-        store.add(Account("bench", models=("bench",), limits=limits, budget=Budget(10**15, "day")))
+        store.add(
+            Account("bench", models=("bench",), limits=limits, budget=TokenBudget(10**15, "day"))
+        )
         salt = new_salt()
         digest = digest_of(KEY.encode(), salt)
         changed = (prefix_of(KEY.encode()).decode(), salt, digest)

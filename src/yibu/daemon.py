@@ -1,6 +1,6 @@
 """The node's process, ``python -m yibu.daemon``: every package is wired to the others here.
 
-stdin has the gateway's settings as one JSON object (:meth:`yibu.config.settings.Settings.as_input`; with ``listen_later`` its port is
+stdin has the gateway's settings as one JSON object (:meth:`yibu.config.settings.GatewaySettings.as_input`; with ``listen_later`` its port is
 taken only when the control socket's ``open`` says so); stdout gets one line of JSON when the node
 listens (``{"url": …}``) or why it does not (``{"error": …}``). Both are pipes from the command
 that started it, because keys that no log may show are among it.
@@ -33,7 +33,7 @@ from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import FILE, holds_keys
 from yibu.channel import Channel, Message
 from yibu.config.keys import check_exposure
-from yibu.config.settings import Settings
+from yibu.config.settings import GatewaySettings
 from yibu.errors import AlreadyRunningError, YibuError
 from yibu.gateway import collector
 from yibu.gateway.app import Gateway, create_app
@@ -87,7 +87,7 @@ def main() -> NoReturn:
     if given:  # nothing: the command that started this process found that it needs no node
         try:
             plain = json.loads(given)
-            settings = Settings.from_plain(plain)
+            settings = GatewaySettings.from_plain(plain)
             log.configure(form=settings.gateway.log_format)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(
@@ -111,7 +111,7 @@ def main() -> NoReturn:
 
 async def serve(
     paths: Paths,
-    settings: Settings,
+    settings: GatewaySettings,
     env: Mapping[str, str],
     timings: Timings | None = None,
     *,
@@ -162,7 +162,7 @@ async def serve(
 class Front:
     """The gateway in this process, from its port to its documented surface."""
 
-    settings: Settings
+    settings: GatewaySettings
     accounts: LiveAccounts
     link: HolderLink
     context: Context
@@ -244,7 +244,7 @@ class Front:
                 self.link.keep(server.descriptors())
                 return server.url
 
-    async def _configure(self, server: GatewayServer, settings: Settings) -> None:
+    async def _configure(self, server: GatewayServer, settings: GatewaySettings) -> None:
         """Have the gateway, and this process's log, follow other settings. Raises ConfigError."""
         await server.configure(settings.gateway, settings.digests)
         log.configure(form=settings.gateway.log_format)

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yibu.accounts.limits import Bucket, Meter, Spending, admit, bounds
-from yibu.accounts.types import Budget
+from yibu.accounts.types import TokenBudget
 from yibu.config.types import Limits
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC).timestamp()
 PAUSES = st.lists(st.floats(0, 30), min_size=1, max_size=80)
 
 
-def meter(limits: Limits, budget: Budget | None = None) -> Meter:
+def meter(limits: Limits, budget: TokenBudget | None = None) -> Meter:
     made = Meter("The key")
     made.configure(limits, budget and Spending.at(budget, NOON), 0.0)
     return made
@@ -88,7 +88,7 @@ def test_never_more_at_once(limit: int, steps: list[bool]) -> None:
 
 @given(st.lists(st.integers(0, 100), max_size=40))
 def test_a_budget_is_overdrawn_by_one_request_at_most(used: list[int]) -> None:
-    limited = meter(Limits(), Budget(500, "day"))
+    limited = meter(Limits(), TokenBudget(500, "day"))
     spent = 0
     for tokens in used:
         refusal = admit([limited], 0, 0.0, NOON).refusal

@@ -16,7 +16,7 @@ from yibu.accounts import database
 from yibu.accounts.database import AccountsError
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import AccountStore, holds_keys
-from yibu.accounts.types import Account, Budget
+from yibu.accounts.types import Account, TokenBudget
 from yibu.accounts.usage import Used
 from yibu.errors import NotReadyError, UnauthorizedError
 from yibu.gateway.keys import KeyRing
@@ -332,7 +332,7 @@ async def test_a_copy_that_is_put_in_place_is_what_holds(path: Path) -> None:
 async def test_keys_are_checked_where_usage_cannot_be_read(path: Path) -> None:
     """Each page that begins something of the usage table is bad by itself, from the node's start on."""
     with AccountStore.open(path) as store:
-        key = store.add(Account("alice", budget=Budget(100, "day")))
+        key = store.add(Account("alice", budget=TokenBudget(100, "day")))
         store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         [size] = store.connection.execute("PRAGMA page_size").fetchone()
         named = "SELECT rootpage FROM sqlite_master WHERE tbl_name = 'usage'"

@@ -15,8 +15,8 @@ from yibu.accounts.secret import digest_of
 from yibu.accounts.store import AccountStore, holds_keys
 from yibu.accounts.types import (
     Account,
-    Budget,
     Limits,
+    TokenBudget,
     check_name,
     parse_budget,
     parse_duration,
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_an_account_comes_back_as_it_was_stored(path: Path) -> None:
     account = Account(
-        "alice", 10.0, 99.5, True, "batch", ("a", "b"), Limits(1, 2, 3), Budget(1000, "day")
+        "alice", 10.0, 99.5, True, "batch", ("a", "b"), Limits(1, 2, 3), TokenBudget(1000, "day")
     )
     with AccountStore.open(path) as store:
         key = store.add(account)
@@ -42,7 +42,7 @@ def test_an_account_comes_back_as_it_was_stored(path: Path) -> None:
         alice, bob = store.accounts()
         assert [secret.prefix for secret in alice.secrets] == [key[:13]]
         assert alice == Account(
-            "alice", 10.0, 99.5, True, "batch", ("a", "b"), Limits(1, 2, 3), Budget(1000, "day"),
+            "alice", 10.0, 99.5, True, "batch", ("a", "b"), Limits(1, 2, 3), TokenBudget(1000, "day"),
             alice.secrets,
         )  # fmt: skip
         assert bob.models is None
@@ -87,11 +87,11 @@ def test_an_expired_account_gets_more_time_and_no_new_secret(path: Path) -> None
         key = store.add(Account("alice", expires=50.0, models=("a",)))
         with pytest.raises(UsageError, match="has expired"):
             store.rotate("alice", 0, now=50.0)
-        changed = Account("alice", expires=99.0, limits=Limits(rpm=7), budget=Budget(5, "day"))
+        changed = Account("alice", expires=99.0, limits=Limits(rpm=7), budget=TokenBudget(5, "day"))
         store.change(changed)
         alice = store.get("alice")
         assert (alice.expires, alice.models, alice.limits, alice.budget) == (
-            99.0, None, Limits(rpm=7), Budget(5, "day"),
+            99.0, None, Limits(rpm=7), TokenBudget(5, "day"),
         )  # fmt: skip
         assert [secret.prefix for secret in alice.secrets] == [key[:13]]
         store.rotate("alice", 0, now=50.0)
@@ -216,8 +216,8 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_budgets_models_and_priorities() -> None:
-    assert parse_budget("200000/day") == Budget(200_000, "day")
-    assert parse_budget("5M/month") == Budget(5_000_000, "month")
+    assert parse_budget("200000/day") == TokenBudget(200_000, "day")
+    assert parse_budget("5M/month") == TokenBudget(5_000_000, "month")
     assert str(parse_budget("10k/day")) == "10000/day"
     for bad in ("5", "0/day", "5/week", "-5/day", "5M", "/day"):
         with pytest.raises(UsageError, match="not a budget"):

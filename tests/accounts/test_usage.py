@@ -11,7 +11,7 @@ from yibu.accounts import database, usage
 from yibu.accounts.database import AccountsError
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import AccountStore
-from yibu.accounts.types import Account, Budget
+from yibu.accounts.types import Account, TokenBudget
 from yibu.accounts.usage import Used
 
 DAY = 1_800_000_000 // 86400 * 86400.0
@@ -69,7 +69,7 @@ async def test_what_cannot_be_written_is_written_later_and_once(
 async def test_a_budget_survives_the_node(path: Path) -> None:
     now = DAY + 3600
     with AccountStore.open(path) as store:
-        key = store.add(Account("alice", budget=Budget(100, "day"))).encode()
+        key = store.add(Account("alice", budget=TokenBudget(100, "day"))).encode()
     for _ in range(2):
         accounts = LiveAccounts(path, clock=lambda: now)
         async with accounts.running():
@@ -98,7 +98,7 @@ async def test_a_clock_that_jumps_over_a_day_and_back_gives_no_budget_twice(
 ) -> None:
     now = 1_760_000_000.0
     with AccountStore.open(path) as store:
-        store.add(Account("team", budget=Budget(100, "day")))
+        store.add(Account("team", budget=TokenBudget(100, "day")))
     accounts = LiveAccounts(path, clock=lambda: now)
     async with accounts.running():
 

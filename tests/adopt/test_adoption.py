@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yibu.adopt import Server, adopt_process, adopt_script, find_servers
+from yibu.adopt import StartedServer, adopt_process, adopt_script, find_servers
 from yibu.adopt.bash import Setting, read_commands
 from yibu.adopt.servers import judge
 from yibu.engines.vllm.server import SERVER
@@ -104,7 +104,7 @@ def test_clients_need_no_new_name() -> None:
 
 
 def test_the_same_flags_in_another_order_are_the_same_server() -> None:
-    def server(line: str) -> Server:
+    def server(line: str) -> StartedServer:
         (found,) = find_servers(read_commands(line, Setting(), judge)[0])
         return found
 

@@ -11,7 +11,7 @@ import uvloop
 from tests.chaos.timings import TIMINGS
 from yibu import daemon, log, sockets
 from yibu.config import GatewayConfig
-from yibu.config.settings import Settings
+from yibu.config.settings import GatewaySettings
 from yibu.node.handover.holder_link import HolderLink
 from yibu.paths import Paths
 
@@ -23,7 +23,7 @@ def main() -> None:
     config = GatewayConfig(
         port=int(sys.argv[1]), request_timeout=float(sys.argv[2]), drain_timeout=5.0
     )
-    settings = Settings(config)
+    settings = GatewaySettings(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         link = HolderLink(*handed["holder"])
         runner.run(

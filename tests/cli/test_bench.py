@@ -21,8 +21,8 @@ import pytest
 
 from tests.support.polling import until
 from yibu.cli.bench import plot
-from yibu.cli.bench.client import Client, Target, Timing
-from yibu.cli.bench.language import Wanted, parse_seconds, run, save
+from yibu.cli.bench.client import BenchClient, Target, Timing
+from yibu.cli.bench.language import BenchOptions, parse_seconds, run, save
 from yibu.cli.bench.load import Amount, Run, _poisson, percentile
 from yibu.cli.main import run as yibu
 from yibu.errors import NotRunningError, UsageError, YibuError
@@ -56,12 +56,12 @@ def healthy(url: str) -> bool:
         return False
 
 
-def wanted(**changes: Any) -> Wanted:
+def wanted(**changes: Any) -> BenchOptions:
     usual: dict[str, Any] = {
         "rate": None, "concurrency": None, "sweep": False, "prompt_tokens": 100, "output_tokens": 5,
         "requests": None, "seconds": None, "slo": None, "seed": 1,
     }  # fmt: skip
-    return Wanted(**{**usual, **changes})
+    return BenchOptions(**{**usual, **changes})
 
 
 def test_what_is_known_is_what_is_measured() -> None:
@@ -165,7 +165,7 @@ def test_nobody_there() -> None:
     with pytest.raises(NotRunningError, match="does not answer"):
         run(Target("http://127.0.0.1:1", "x"), wanted(requests=1))
     with pytest.raises(UsageError, match="no URL"):
-        Client(Target("127.0.0.1:1", "x"))
+        BenchClient(Target("127.0.0.1:1", "x"))
 
 
 def test_the_verb_prints_tables_and_json_and_ends_by_the_limit(

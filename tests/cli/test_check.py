@@ -11,7 +11,7 @@ from yibu.cli import exits
 from yibu.cli.main import run
 from yibu.config import Config, ModelConfig
 from yibu.errors import UsageError
-from yibu.management.entries import Typed, choose
+from yibu.management.entries import TypedOptions, choose
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +131,7 @@ def test_two_sources_do_not_share_a_derived_name(work: Path) -> None:
     ):
         with pytest.raises(UsageError, match="would be named 千问"):
             choose(wanted, config, work)
-    (other,) = choose(["./a/千问.gguf"], named, work, Typed(name="甲")).models
+    (other,) = choose(["./a/千问.gguf"], named, work, TypedOptions(name="甲")).models
     assert (other.name, other.name_derived) == ("甲", False)
     with pytest.raises(UsageError, match="cannot be used"):
-        choose(["./a/千问.gguf"], Config(), work, Typed(name="a b"))
+        choose(["./a/千问.gguf"], Config(), work, TypedOptions(name="a b"))

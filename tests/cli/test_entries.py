@@ -10,7 +10,7 @@ import pytest
 from yibu.config import Config
 from yibu.config import file as config_file
 from yibu.errors import ConfigError
-from yibu.management.entries import Chosen, Typed, choose
+from yibu.management.entries import Chosen, TypedOptions, choose
 from yibu.node.machine import hardware
 from yibu.planner.types import Gpu
 
@@ -22,7 +22,7 @@ def load(text: str, tmp_path: Path, **flags: object) -> Config:
 
 
 def chosen(text: str, tmp_path: Path, **typed: Any) -> Chosen:
-    return choose((), load(text, tmp_path), tmp_path, Typed(**typed))
+    return choose((), load(text, tmp_path), tmp_path, TypedOptions(**typed))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from yibu.config import Config, GatewayConfig, ModelConfig
 from yibu.errors import ConfigError, UsageError
-from yibu.management.entries import Chosen, Typed, choose
+from yibu.management.entries import Chosen, TypedOptions, choose
 
 SHOWN = {"CUDA_VISIBLE_DEVICES": "1"}
 FLAGS = (
@@ -22,7 +22,7 @@ FLAGS = (
 def typed(*flags: str, models: Sequence[str] = ("ORG/NAME",), **given: Any) -> Chosen:
     given = {"config": Config(), "directory": Path("/"), "engine": "vllm", **given}
     config, directory = given.pop("config"), given.pop("directory")
-    return choose(models, config, directory, Typed(flags=flags, **given))
+    return choose(models, config, directory, TypedOptions(flags=flags, **given))
 
 
 def test_the_gateways_are_lifted_and_the_rest_stays() -> None:

@@ -16,7 +16,7 @@ from yibu.config import Config, GatewayConfig, ModelConfig
 from yibu.config.wire import plain_config
 from yibu.management.context import Context
 from yibu.management.difference import difference
-from yibu.node.control.client import Client
+from yibu.node.control.client import ControlClient
 
 
 def test_an_interrupt_before_the_node_answers_hurries_it() -> None:
@@ -38,7 +38,8 @@ def test_an_interrupt_before_the_node_answers_hurries_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["yibu.cli.launch._first_line", "yibu.cli.session.Watch", "yibu.cli.session.bring_up"]
+    "moment",
+    ["yibu.cli.launch._first_line", "yibu.cli.session.NodeWatch", "yibu.cli.session.bring_up"],
 )
 def test_an_interrupt_while_the_node_starts_leaves_no_node(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -52,11 +53,11 @@ def test_an_interrupt_while_the_node_starts_leaves_no_node(
     with launch.NodeLaunch(context) as node:
         begun = node._process
         assert begun is not None
-        one = session.Session(context, config, node)
+        one = session.NodeSession(context, config, node)
         with pytest.raises(KeyboardInterrupt), one.running([]):
             pass
     until(lambda: begun.poll() is not None, "the node's end")
-    assert not Client(context.paths).running()
+    assert not ControlClient(context.paths).running()
 
 
 def test_a_node_of_the_version_before_tells_nothing_of_what_comes() -> None:

@@ -14,7 +14,7 @@ from yibu.config import Config, GatewayConfig
 from yibu.config import file as config_file
 from yibu.config.keys import digest_of
 from yibu.config.schema import GatewaySchema
-from yibu.config.settings import APPLIED, Settings, changes, merged, settings_of
+from yibu.config.settings import APPLIED, GatewaySettings, changes, merged, settings_of
 
 KEY = "a-key-of-the-file"
 CHANGED: dict[str, Any] = {
@@ -49,13 +49,13 @@ class File:
         gateway: dict[str, Any],
         env: dict[str, str] | None = None,
         flags: dict[str, Any] | None = None,
-    ) -> Settings:
+    ) -> GatewaySettings:
         self.path.write_text(json.dumps({"gateway": gateway}))
         env = env or {}
         return settings_of(config_file.load(self.path, env=env, flags=flags), env)[0]
 
 
-def names(before: Settings, after: Settings) -> list[str]:
+def names(before: GatewaySettings, after: GatewaySettings) -> list[str]:
     return [change.name for change in changes(before, after)]
 
 
@@ -78,7 +78,7 @@ def test_a_setting_comes_and_goes_with_the_file(name: str, tmp_path: Path) -> No
     # A command without a file that asks for nothing is no change.
     nothing, _ = settings_of(Config(gateway=GatewayConfig()), {})
     assert merged(with_it, nothing, whole=False) == with_it
-    assert Settings.from_plain(json.loads(with_it.as_input(()))) == with_it
+    assert GatewaySettings.from_plain(json.loads(with_it.as_input(()))) == with_it
 
 
 def test_what_a_flag_or_the_environment_gave_the_node_holds(tmp_path: Path) -> None:
@@ -124,5 +124,5 @@ def test_settings_hold_no_key(tmp_path: Path) -> None:
         assert "a-key-of-mine" not in text
     masked = json.dumps(secrets.masked(settings.plain()))  # of `yibu support`
     assert not [digest for digest in settings.digests if digest in masked]
-    (change,) = changes(Settings(), replace(Settings(), keys=settings.keys))
+    (change,) = changes(GatewaySettings(), replace(GatewaySettings(), keys=settings.keys))
     assert change.line() == "gateway.api_keys: none → 2 (2 added, 0 removed)"

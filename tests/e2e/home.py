@@ -21,7 +21,7 @@ from tests.support.zygote import ZYGOTE
 from yibu.cli.session import shut_down
 from yibu.errors import YibuError
 from yibu.management.context import Context
-from yibu.node.control.client import Client
+from yibu.node.control.client import ControlClient
 from yibu.node.machine import processes
 from yibu.node.state import home_id
 from yibu.paths import Paths
@@ -107,8 +107,8 @@ class Home:
         return path
 
     @property
-    def client(self) -> Client:
-        return Client(Paths.from_env(self.env))
+    def client(self) -> ControlClient:
+        return ControlClient(Paths.from_env(self.env))
 
     def ps(self) -> dict[str, Any]:
         """What `yibu ps --json` prints, without the time that a process takes to start."""

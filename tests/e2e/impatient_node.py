@@ -11,7 +11,7 @@ import os
 
 from yibu import daemon, log
 from yibu.config import GatewayConfig
-from yibu.config.settings import Settings
+from yibu.config.settings import GatewaySettings
 from yibu.node.timings import Timings
 from yibu.paths import Paths
 
@@ -21,7 +21,9 @@ TIMINGS = Timings(health_every=1.0, stall=3.0, canary=10.0, scale_down=5.0)
 def main() -> None:
     log.configure()
     env = dict(os.environ)
-    asyncio.run(daemon.serve(Paths.from_env(env), Settings(GatewayConfig(port=0)), env, TIMINGS))
+    asyncio.run(
+        daemon.serve(Paths.from_env(env), GatewaySettings(GatewayConfig(port=0)), env, TIMINGS)
+    )
 
 
 if __name__ == "__main__":

@@ -441,7 +441,7 @@ def test_rotated_logs_are_counted_searched_and_followed(home: Home) -> None:
     log = home.root / "logs" / "chat-0.log"
     with log.open("a") as live:
         live.write("an old needle\n" + "hay\n" * 1000)
-    assert logs.rotate_if_large(log, logs.Rotation(max_bytes=5000))
+    assert logs.rotate_if_large(log, logs.LogRotation(max_bytes=5000))
     with log.open("a") as live:
         live.write("WARNING a new needle\n")
     (told,) = (one for one in page.told("/logs")["logs"] if one["name"] == "chat-0")
@@ -458,7 +458,7 @@ def test_rotated_logs_are_counted_searched_and_followed(home: Home) -> None:
         assert both == ["an old needle", "WARNING a new needle"]
         with log.open("a") as live:
             live.write("the last needle before it\n" + "hay\n" * 1000)
-        assert logs.rotate_if_large(log, logs.Rotation(max_bytes=5000))
+        assert logs.rotate_if_large(log, logs.LogRotation(max_bytes=5000))
         with log.open("a") as live:
             live.write("the first needle after it\n")
         texts = [next(stream)[1]["text"] for _ in range(2)]

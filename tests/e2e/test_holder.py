@@ -19,7 +19,7 @@ from tests.support.polling import eventually, until
 from yibu.cli.session import end_left
 from yibu.errors import NotRunningError
 from yibu.management.context import Context
-from yibu.node.control.client import Client
+from yibu.node.control.client import ControlClient
 from yibu.paths import Paths
 
 
@@ -94,7 +94,7 @@ def test_down_ends_what_tries_to_start_a_node_that_cannot(home: Home, tmp_path: 
         until(lambda: log.read_text().count("half an installation") > 1, "tries")
         paths = Paths.from_env(home.env)
         with pytest.raises(NotRunningError, match="does not come back") as refused:
-            Client(paths, patience=0.1).call("ping")
+            ControlClient(paths, patience=0.1).call("ping")
         assert "yibu logs node" in refused.value.hint
         assert end_left(Context(home.env, paths, home.root)) == 1
         assert not home.processes()

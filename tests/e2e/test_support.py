@@ -16,7 +16,7 @@ from tests.e2e.home import Home, fake
 from tests.support.polling import until
 from yibu.cli.support.contents import collect
 from yibu.management.context import Context
-from yibu.node.control.client import Client
+from yibu.node.control.client import ControlClient
 from yibu.paths import Paths
 
 SECRETS = {
@@ -183,8 +183,8 @@ def test_what_cannot_be_read_is_left_out_and_said(home: Home) -> None:
 
 def test_a_node_that_hangs_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside what `yibu doctor` asks: each question waits for as long as a node may take."""
-    assert Client.call.__kwdefaults__ is not None
-    monkeypatch.setitem(Client.call.__kwdefaults__, "timeout", 0.2)
+    assert ControlClient.call.__kwdefaults__ is not None
+    monkeypatch.setitem(ControlClient.call.__kwdefaults__, "timeout", 0.2)
     env = {"YIBU_HOME": str(tmp_path), "YIBU_OFFLINE": "1", "PATH": os.environ["PATH"]}
     context = Context(env=env, paths=Paths.from_env(env), directory=tmp_path)
     context.paths.make()

@@ -13,7 +13,7 @@ from yibu.engines.base import Binding, Engine, LaunchPlan
 from yibu.engines.causes import explain
 from yibu.engines.families import families
 from yibu.engines.registry import by_name, engines
-from yibu.engines.requests import Abilities, Asked
+from yibu.engines.requests import Abilities, ModelContext
 from yibu.engines.servers import ServerCommand
 from yibu.errors import ConfigError, InvalidRequestError, UnsupportedError
 from yibu.planner.cache import CacheGroup
@@ -273,13 +273,13 @@ def test_adapters_of_sglang_are_named_beside_the_model() -> None:
     table = by_name("sglang").requests
     for name, expected in (("sql", "sql"), ("m", None)):
         body: dict[str, Any] = {"model": name, "messages": []}
-        table.prepare("/v1/chat/completions", body, Asked(name, "sglang", launch.abilities))
+        table.prepare("/v1/chat/completions", body, ModelContext(name, "sglang", launch.abilities))
         assert body.get("lora_path") == expected
 
 
 def test_sglang_is_told_to_store_nothing() -> None:
     body = {"model": "m", "input": "a"}
-    by_name("sglang").requests.prepare("/v1/responses", body, Asked("m", "sglang"))
+    by_name("sglang").requests.prepare("/v1/responses", body, ModelContext("m", "sglang"))
     assert body["store"] is False
 
 
@@ -287,10 +287,10 @@ def test_the_engine_behind_lmdeploy_decides_what_it_heeds() -> None:
     table = by_name("lmdeploy").requests
     body = {"model": "m", "messages": [], "logit_bias": {"1": 2}}
     on_pytorch = plan("lmdeploy", {"backend": "pytorch"}).abilities
-    table.prepare("/v1/chat/completions", dict(body), Asked("m", "lmdeploy", on_pytorch))
+    table.prepare("/v1/chat/completions", dict(body), ModelContext("m", "lmdeploy", on_pytorch))
     turbomind = Abilities(features=frozenset())
     with pytest.raises(InvalidRequestError, match="logit_bias"):
-        table.prepare("/v1/chat/completions", dict(body), Asked("m", "lmdeploy", turbomind))
+        table.prepare("/v1/chat/completions", dict(body), ModelContext("m", "lmdeploy", turbomind))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from samples import facts, model, placement
 
 from yibu.config import ENGINE_NAMES, ModelConfig
 from yibu.engines.base import Binding, LaunchPlan
-from yibu.engines.command import Command
+from yibu.engines.command import CommandEngine
 from yibu.engines.registry import by_name, choose, engines
 from yibu.engines.speech import Speech
 from yibu.environments.specs import SPECS
@@ -18,7 +18,7 @@ from yibu.errors import ConfigError, UnsupportedError
 
 
 def command(options: dict[str, Any], *flags: str, **values: Any) -> LaunchPlan:
-    return Command().plan(model(options, *flags, **values), None, placement())
+    return CommandEngine().plan(model(options, *flags, **values), None, placement())
 
 
 def test_a_command_is_split_like_a_shell_and_bound() -> None:

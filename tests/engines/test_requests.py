@@ -15,7 +15,7 @@ from tests.support.schema_fields import fields
 
 from yibu.engines.llama_cpp.schemas import express
 from yibu.engines.registry import engines, request_tables
-from yibu.engines.requests import Abilities, Asked, Body, RequestTable
+from yibu.engines.requests import Abilities, Body, ModelContext, RequestTable
 from yibu.errors import InvalidRequestError
 from yibu.gateway.operations import OPERATIONS
 
@@ -26,8 +26,10 @@ SHARED = next(
 
 LLAMA_CPP = request_tables()["llama.cpp"]
 VLLM = request_tables()["vllm"]
-SMOL = Asked("smol", "llama.cpp", Abilities(features=frozenset()))
-CODER = Asked("coder", "llama.cpp", Abilities(features=frozenset({"tools"}), dimensions=(64,)))
+SMOL = ModelContext("smol", "llama.cpp", Abilities(features=frozenset()))
+CODER = ModelContext(
+    "coder", "llama.cpp", Abilities(features=frozenset({"tools"}), dimensions=(64,))
+)
 
 
 @cache
@@ -130,7 +132,7 @@ def test_a_row_that_is_not_passed_says_why(engine: str) -> None:
             assert row.path.endswith(".**") <= (row.outcome == "passed"), row
 
 
-def refused(table: RequestTable, path: str, body: Body, asked: Asked = SMOL) -> str | None:
+def refused(table: RequestTable, path: str, body: Body, asked: ModelContext = SMOL) -> str | None:
     """The field that is refused; None where none is."""
     try:
         table.prepare(path, body, asked)
@@ -219,7 +221,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("engine", SHAPES)
 def test_a_shape_by_another_engines_name_is_refused(engine: str) -> None:
-    table, asked = request_tables()[engine], Asked("m", engine)
+    table, asked = request_tables()[engine], ModelContext("m", engine)
     names = {"guided_json", "guided_regex", "guided_choice", "guided_grammar"}.union(
         *map(set().union, *SHAPES.values())
     )
@@ -254,16 +256,16 @@ def test_what_a_model_can_do_decides() -> None:
     body = {"tools": [FUNCTION], "tool_choice": "required"}
     assert refused(LLAMA_CPP, CHAT, dict(body)) == "tool_choice"
     assert refused(LLAMA_CPP, CHAT, dict(body), CODER) is None
-    assert refused(LLAMA_CPP, CHAT, dict(body), Asked("m", "llama.cpp")) is None  # not known
+    assert refused(LLAMA_CPP, CHAT, dict(body), ModelContext("m", "llama.cpp")) is None  # not known
     assert refused(LLAMA_CPP, "/v1/embeddings", {"dimensions": 64}) == "dimensions"
     assert refused(LLAMA_CPP, "/v1/embeddings", {"dimensions": 64}, CODER) is None
     assert refused(LLAMA_CPP, "/v1/embeddings", {"dimensions": 63}, CODER) == "dimensions"
-    store = Asked("m", "vllm", Abilities(features=frozenset({"response_store"})))
+    store = ModelContext("m", "vllm", Abilities(features=frozenset({"response_store"})))
     assert refused(VLLM, RESPONSES, {"previous_response_id": "r"}, store) is None
 
 
 DATA = "data:image/png;base64,iVBORw0KGgo="
-SEEING = Asked("m", "llama.cpp", Abilities(features=frozenset({"images"})))
+SEEING = ModelContext("m", "llama.cpp", Abilities(features=frozenset({"images"})))
 
 
 def _pictures(url: str) -> list[tuple[str, Body, str, str]]:
@@ -296,7 +298,7 @@ def test_llama_cpp_sees_what_is_sent_and_fetches_nothing(url: str) -> None:
         assert refused(LLAMA_CPP, path, json.loads(json.dumps(body))) == picture
         seen = refused(LLAMA_CPP, path, json.loads(json.dumps(body)), SEEING)
         assert seen == (None if url == DATA else address), path
-        assert refused(VLLM, path, json.loads(json.dumps(body)), Asked("m", "vllm")) is None
+        assert refused(VLLM, path, json.loads(json.dumps(body)), ModelContext("m", "vllm")) is None
 
 
 @pytest.mark.parametrize(

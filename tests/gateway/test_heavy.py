@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from tests.support.polling import eventually
 from yibu.gateway.operations import OPERATIONS
 from yibu.gateway.requests.heavy import HEAVY_COMMAS, is_heavy, parse_heavy
-from yibu.gateway.requests.offload import Offload
+from yibu.gateway.requests.offload import OffloadProcess
 from yibu.gateway.schemas.base import validator
 from yibu.gateway.schemas.chat import ChatRequest
 
@@ -124,7 +124,7 @@ async def test_the_process_ends_and_is_started_anew(serve: Serve, backend: FakeB
 
 
 async def test_a_client_that_leaves_costs_the_next_one_nothing() -> None:
-    offload = Offload()
+    offload = OffloadProcess()
     try:
         first = asyncio.create_task(
             offload.run(parse_heavy, [messages(VALID, 50_000)], ChatRequest)

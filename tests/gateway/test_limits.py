@@ -16,7 +16,7 @@ import pytest
 from tests.exposition import Exposition
 from yibu.accounts.live import LiveAccounts
 from yibu.accounts.store import AccountStore
-from yibu.accounts.types import Account, Budget
+from yibu.accounts.types import Account, TokenBudget
 from yibu.config.types import Limits
 from yibu.engines.base import Capability
 from yibu.gateway.ollama.translation import TRANSLATIONS
@@ -169,7 +169,7 @@ async def test_a_spent_budget_is_not_worth_a_retry(
 
     async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
         backend.add("m", up)
-        alice = await add(Account("alice", budget=Budget(30, "month")))
+        alice = await add(Account("alice", budget=TokenBudget(30, "month")))
         client = openai.AsyncOpenAI(
             base_url=gateway.url + "/v1", api_key=alice["authorization"].split()[1]
         )
@@ -418,7 +418,7 @@ async def test_who_leaves_a_message_pays_for_what_came(
 
     async with Upstream(behave) as up, serve(accounts=accounts) as gateway:
         backend.add("m", up, capabilities=frozenset({"messages"}))
-        alice = await add(Account("alice", budget=Budget(10**6, "day")))
+        alice = await add(Account("alice", budget=TokenBudget(10**6, "day")))
         body = {**chat(stream=True), "max_tokens": 500}
         path = gateway.url + "/v1/messages"
         async with gateway.http.post(path, json=body, headers=alice) as answer:

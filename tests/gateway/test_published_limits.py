@@ -16,14 +16,14 @@ from pydantic import TypeAdapter
 
 from tests.support.schema_limits import Limits
 from yibu.engines.registry import request_tables
-from yibu.engines.requests import Abilities, Asked
+from yibu.engines.requests import Abilities, ModelContext
 from yibu.errors import InvalidRequestError
 from yibu.gateway.operations import OPERATIONS
 from yibu.gateway.requests.body import parse
 
 from .oracle import PUBLISHED, rewrite
 
-ABLE = Asked("m", "llama.cpp", Abilities(features=frozenset({"images", "tools"})))
+ABLE = ModelContext("m", "llama.cpp", Abilities(features=frozenset({"images", "tools"})))
 SOUND: dict[str, Any] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "x"}]},
     "/v1/completions": {"prompt": "x"},
@@ -243,7 +243,7 @@ def test_llama_cpp_is_sent_tokens_that_its_model_has(
     path: str, fields: dict[str, Any], param: str | None
 ) -> None:
     body = {"model": "m", **SOUND[path], **fields}
-    asked = Asked("m", "llama.cpp", Abilities(vocabulary=10))
+    asked = ModelContext("m", "llama.cpp", Abilities(vocabulary=10))
     table = request_tables()["llama.cpp"]
     if param is None:
         table.prepare(path, body, asked)

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from tests.node.support import QUICK, NoGpu, fake_deployer
 from yibu import log
 from yibu.config import GatewayConfig
-from yibu.config.settings import Settings
+from yibu.config.settings import GatewaySettings
 from yibu.errors import YibuError
 from yibu.node.control.control import GatewayHandle
 from yibu.node.fleet.fleet import Fleet
@@ -38,7 +38,7 @@ def main() -> None:
         prepare=lambda: None,
         env=dict(os.environ),
         timings=dataclasses.replace(QUICK, adopt=float(sys.argv[1])),
-        settings=Settings(GatewayConfig(drain_timeout=5)),
+        settings=GatewaySettings(GatewayConfig(drain_timeout=5)),
         gpu_memory=NoGpu(),
     )
     try:

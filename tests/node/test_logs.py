@@ -20,10 +20,10 @@ from tests.support.polling import eventually
 from yibu.config.names import replica_id
 from yibu.node import logs
 from yibu.node.fleet.fleet import Fleet
-from yibu.node.logs import Rotation, generation
+from yibu.node.logs import LogRotation, generation
 from yibu.paths import Paths
 
-SMALL = Rotation(max_bytes=1000, generations=2)
+SMALL = LogRotation(max_bytes=1000, generations=2)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_follow_across_rotations_loses_and_repeats_nothing(path: Path) -> None:
         for number in range(count):
             os.write(writer, f"line {number}\n".encode())
             if number % 100 == 99:  # rotated by the writer itself, so that nothing falls between
-                logs.rotate_if_large(path, Rotation(1000, 100))
+                logs.rotate_if_large(path, LogRotation(1000, 100))
         os.close(writer)
         done.set()
 
@@ -201,7 +201,7 @@ def test_reading_from_an_offset(path: Path) -> None:
 async def test_an_engine_that_floods_its_log_does_not_fill_the_disk(
     make_fleet: Callable[..., Fleet], paths: Paths
 ) -> None:
-    rotation = Rotation(max_bytes=200_000, generations=4, every=0.02)
+    rotation = LogRotation(max_bytes=200_000, generations=4, every=0.02)
     async with make_fleet(rotation=rotation) as fleet:
         await fleet.up(fake_model("loud", "--flood-mib", "40"))
         log = paths.model_log(replica_id("loud", 0))

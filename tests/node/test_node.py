@@ -24,7 +24,7 @@ from tests.support.polling import until
 from tests.support.zygote import ZYGOTE
 from yibu.config.wire import plain_config
 from yibu.errors import EngineStartError, NotRunningError, UsageError
-from yibu.node.control.client import Client
+from yibu.node.control.client import ControlClient
 from yibu.node.machine import processes
 from yibu.node.state import home_id
 from yibu.paths import Paths
@@ -35,7 +35,7 @@ class NodeProcess:
 
     def __init__(self, paths: Paths, adopt: float = 60.0, **limits: Any) -> None:
         self.paths = paths
-        self.client = Client(paths)
+        self.client = ControlClient(paths)
         self.log = paths.logs / "node.log"
         with self.log.open("ab") as output:
             self.process = ZYGOTE.module(

@@ -21,7 +21,7 @@ from yibu.node.launch import probe
 from yibu.node.launch.spec import Host, LaunchSpec
 from yibu.node.machine import oom, processes
 from yibu.node.supervisor import watch
-from yibu.node.supervisor.replica import Replica
+from yibu.node.supervisor.replica import ReplicaSupervisor
 from yibu.node.tasks import to_its_end
 
 Supervise = Callable[..., Any]
@@ -34,15 +34,15 @@ def supervise(host: Host) -> Supervise:
     @asynccontextmanager
     async def started(
         *switches: str, spec: LaunchSpec | None = None, **timings: Any
-    ) -> AsyncIterator[tuple[Replica, list[str]]]:
+    ) -> AsyncIterator[tuple[ReplicaSupervisor, list[str]]]:
         history: list[str] = []
 
-        def moved(replica: Replica) -> None:
+        def moved(replica: ReplicaSupervisor) -> None:
             if not history or history[-1] != replica.state:
                 history.append(replica.state)
 
         this = dataclasses.replace(host, timings=dataclasses.replace(QUICK, **timings))
-        replica = Replica("fake-0", spec or fake_spec(*switches), this, moved)
+        replica = ReplicaSupervisor("fake-0", spec or fake_spec(*switches), this, moved)
         task = asyncio.create_task(replica.run())
         try:
             yield replica, history
@@ -60,15 +60,15 @@ OFTEN = {"failure_limit": 1000}
 CANARY = {"idle_canary": 0.2, "canary": 0.4, **OFTEN}
 
 
-async def state(replica: Replica, wanted: str) -> None:
+async def state(replica: ReplicaSupervisor, wanted: str) -> None:
     await eventually(lambda: replica.state == wanted)
 
 
-async def restarted(replica: Replica) -> None:
+async def restarted(replica: ReplicaSupervisor) -> None:
     await eventually(lambda: replica.restarts >= 1)
 
 
-async def pid_of(replica: Replica) -> int:
+async def pid_of(replica: ReplicaSupervisor) -> int:
     assert replica.process is not None
     return replica.process.pid
 
@@ -126,7 +126,7 @@ async def test_the_probe_follows_the_plan(
     assert [request.path for request in requests] == ([path] if path else [])
 
 
-async def crash(replica: Replica) -> None:
+async def crash(replica: ReplicaSupervisor) -> None:
     """Make a fake with ``--crash-on-request`` exit."""
     (request, *_) = probe.token_requests(frozenset({"chat"}), "fake")
     assert replica.endpoint is not None

@@ -17,14 +17,14 @@ from tests.support.polling import eventually
 from yibu.config import ModelConfig
 from yibu.config.types import Autoscale
 from yibu.config.wire import plain, read
-from yibu.engines.sleep import Call, SleepPlan
+from yibu.engines.sleep import SleepCall, SleepPlan
 from yibu.engines.vllm.sleep import sleep_plan
 from yibu.engines.vllm.table import PINNED
 from yibu.launchers.vllm_guard import KeyEverywhere
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.launch.spec import Host
 from yibu.node.state import SavedNode, boot_id
-from yibu.node.supervisor.replica import Replica
+from yibu.node.supervisor.replica import ReplicaSupervisor
 from yibu.planner.types import MemoryNeed, ModelFacts, Placement
 
 FACTS = ModelFacts("safetensors", "LlamaForCausalLM", 0)
@@ -44,10 +44,10 @@ Supervise = Callable[..., Any]
 @pytest.fixture
 def supervise(host: Host) -> Supervise:
     @asynccontextmanager
-    async def started(sleep: SleepPlan, *switches: str) -> AsyncIterator[Replica]:
+    async def started(sleep: SleepPlan, *switches: str) -> AsyncIterator[ReplicaSupervisor]:
         this = dataclasses.replace(host, timings=dataclasses.replace(QUICK, failure_limit=1000))
         spec = fake_spec("--sleeps", *switches, sleep=sleep)
-        replica = Replica("fake-0", spec, this, lambda _: None)
+        replica = ReplicaSupervisor("fake-0", spec, this, lambda _: None)
         task = asyncio.create_task(replica.run())
         try:
             await state(replica, "ready")
@@ -59,11 +59,11 @@ def supervise(host: Host) -> Supervise:
     return started
 
 
-async def state(replica: Replica, wanted: str) -> None:
+async def state(replica: ReplicaSupervisor, wanted: str) -> None:
     await eventually(lambda: replica.state == wanted)
 
 
-def pid(replica: Replica) -> int:
+def pid(replica: ReplicaSupervisor) -> int:
     assert replica.process is not None
     return replica.process.pid
 
@@ -243,7 +243,7 @@ def test_vllm_sleeps_where_it_can() -> None:
     quantized = dataclasses.replace(FACTS, quantization="awq")
     second = ModelConfig("m", keep="idle", sleep="2")
     (level,) = plan("2").levels
-    assert level.leave[1] == Call("/collective_rpc", {"method": "reload_weights"})
+    assert level.leave[1] == SleepCall("/collective_rpc", {"method": "reload_weights"})
     for model, facts, placement in (
         (asked, FACTS, on_cpu),
         (ModelConfig("m"), FACTS, PLACED),

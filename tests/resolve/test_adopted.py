@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.planner.planner_files import LLAMA, gguf_bytes, write_safetensors
-from yibu.adopt import Adoption, Server, Setting, adopt_script
+from yibu.adopt import Adoption, Setting, StartedServer, adopt_script
 from yibu.config import ModelConfig
 from yibu.config import file as config_file
 from yibu.engines.base import LaunchPlan
@@ -107,7 +107,7 @@ def test_a_scripts_flags_reach_the_engine(
         assert not differences, (differences, one.launch.argv)
 
 
-def lost(server: Server, one: Planned) -> Iterator[str]:
+def lost(server: StartedServer, one: Planned) -> Iterator[str]:
     """What bash would have said to the engine and yibu does not, or says otherwise."""
     assert one.launch is not None
     own = server.command_line

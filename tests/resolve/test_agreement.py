@@ -21,7 +21,7 @@ from yibu.errors import DoesNotFitError, YibuError
 from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.management.context import Context, open_resolver, open_store
 from yibu.management.deployer import deployer
-from yibu.management.entries import Typed, choose
+from yibu.management.entries import TypedOptions, choose
 from yibu.management.planning import plan_models
 from yibu.node.fleet.deploy import Deployer
 from yibu.node.launch.spec import LaunchSpec
@@ -170,7 +170,7 @@ def read(text: str, context: Context, *, force: bool) -> list[ModelConfig]:
     path = context.directory / "yibu.yaml"
     path.write_text(f"models: [{text}]")
     config = config_file.load(path, env={})
-    return list(choose((), config, context.directory, Typed(force=force)).models)
+    return list(choose((), config, context.directory, TypedOptions(force=force)).models)
 
 
 @pytest.mark.parametrize("machine", MACHINES)

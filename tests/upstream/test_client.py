@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from yibu.engines.base import Endpoint
 from yibu.upstream.ask import ask, request_head
-from yibu.upstream.connection import HIGH_WATER, Connection, UpstreamError
+from yibu.upstream.connection import HIGH_WATER, EngineConnection, UpstreamError
 from yibu.upstream.pool import Pool, connect
 
 SECOND = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nSECOND"
@@ -110,10 +110,10 @@ class Engine:
         writer.close()
 
 
-async def request(pool: Pool, engine: Engine) -> Connection:
+async def request(pool: Pool, engine: Engine) -> EngineConnection:
     head = request_head("GET", "/", engine.endpoint, [])
 
-    async def send(connection: Connection) -> None:
+    async def send(connection: EngineConnection) -> None:
         connection.send(head)
 
     return await pool.begin(engine.endpoint.host, engine.endpoint.port, send)

@@ -17,7 +17,7 @@ from yibu.accounts.usage import By, Slot, Used
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredAccounts:
     """The accounts in the database."""
 
     accounts: list[Account]
@@ -44,7 +44,7 @@ class Database:
 
     def exchange(
         self, counted: dict[Slot, Used], stale: bool
-    ) -> tuple[Found | None, AccountsError | None]:
+    ) -> tuple[StoredAccounts | None, AccountsError | None]:
         """Write what was counted; the accounts, where another process has changed them since or what is
         known of a budget is ``stale``; and what keeps usage, but not keys, from being read or written.
 
@@ -59,7 +59,7 @@ class Database:
                 if version != self._seen:
                     check_version(store.connection, self._path)
                 same = version == self._seen and not stale
-                found = None if same else Found(store.accounts(), store.digests(), {})
+                found = None if same else StoredAccounts(store.accounts(), store.digests(), {})
                 shared = shares(store.connection)
                 self._read_from = self._files
             try:
@@ -84,7 +84,7 @@ class Database:
         self._store = self._seen = None
 
     def _exchange_usage(
-        self, store: AccountStore, counted: dict[Slot, Used], found: Found | None
+        self, store: AccountStore, counted: dict[Slot, Used], found: StoredAccounts | None
     ) -> None:
         with translated(self._path):
             if counted:

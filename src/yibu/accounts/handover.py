@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from yibu.accounts.limits import Meter, Refusal, Verdict, Window
+from yibu.accounts.limits import LimitRefusal, LimitVerdict, Meter, Window
 from yibu.accounts.usage import Used
 from yibu.channel import Channel, Message
 
@@ -29,7 +29,7 @@ _ANSWER = 5.0
 """Seconds for the new node to say whether a request may begin."""
 
 
-class Successor:
+class LimitsSuccessor:
     """The new node that keeps the limits, as the old one sees it."""
 
     def __init__(self, channel: Channel, meters: Sequence[Meter], now: float) -> None:
@@ -37,7 +37,7 @@ class Successor:
         for meter in meters:
             channel.send({"meter": meter.name, "state": meter.state(now)})
 
-    async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict | None:
+    async def begin(self, meters: Sequence[Meter], tokens: int) -> LimitVerdict | None:
         """Whether a request may begin; None where the node does not say."""
         answered = self._channel.ask({"begin": [meter.name for meter in meters], "tokens": tokens})
         heard = False
@@ -59,8 +59,8 @@ class Successor:
         refusal = answer["refusal"]
         if refusal is not None:
             named = {meter.name: meter for meter in meters}
-            refusal = Refusal(**{**refusal, "who": named[refusal["name"]].who})
-        return Verdict(refusal, (windows[0], windows[1]))
+            refusal = LimitRefusal(**{**refusal, "who": named[refusal["name"]].who})
+        return LimitVerdict(refusal, (windows[0], windows[1]))
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
         """Report the end of a request."""
@@ -77,12 +77,12 @@ class Keeper(Protocol):
     def take(self, slot: Sequence[Any], used: Used) -> None:
         """Record usage of another node."""
 
-    async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict: ...
+    async def begin(self, meters: Sequence[Meter], tokens: int) -> LimitVerdict: ...
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None: ...
 
 
-class Predecessor:
+class LimitsPredecessor:
     """The old node, whose requests this one counts."""
 
     def __init__(self, channel: Channel, keeper: Keeper, clock: Callable[[], float]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from yibu.accounts.types import Budget, Period
+from yibu.accounts.types import Period, TokenBudget
 from yibu.config.types import NO_LIMITS, Limits
 
 Kind = Literal["requests", "tokens", "concurrency", "budget"]
@@ -51,7 +51,7 @@ class Bucket:
 class Spending:
     """A budget, and its use in the current calendar day or month (UTC)."""
 
-    budget: Budget
+    budget: TokenBudget
     start: float
     end: float
     spent: int = 0
@@ -59,7 +59,7 @@ class Spending:
     """Whether ``spent`` lacks the database's count for this day or month."""
 
     @classmethod
-    def at(cls, budget: Budget, now: float, spent: int = 0) -> Spending:
+    def at(cls, budget: TokenBudget, now: float, spent: int = 0) -> Spending:
         return cls(budget, *bounds(budget.period, now), spent)
 
     def roll(self, now: float) -> None:
@@ -81,7 +81,7 @@ def bounds(period: Period, now: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class LimitRefusal:
     """Why a request must wait, and how long."""
 
     who: str
@@ -105,10 +105,10 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class LimitVerdict:
     """Whether a request may begin, and what is left of requests and of tokens a minute."""
 
-    refusal: Refusal | None
+    refusal: LimitRefusal | None
     windows: tuple[Window | None, Window | None]
 
 
@@ -149,7 +149,7 @@ class Meter:
         self.tokens = _resized(self.tokens, limits.tpm, now)
         self.spending = spending
 
-    def refusal(self, now: float, wall: float) -> Refusal | None:
+    def refusal(self, now: float, wall: float) -> LimitRefusal | None:
         """Why a request cannot begin now; None where it can."""
         spending, limits = self.spending, self.limits
         if spending is not None:
@@ -168,8 +168,8 @@ class Meter:
             return self._refusal("tokens", bucket.capacity, used, bucket.wait(1))
         return None
 
-    def _refusal(self, kind: Kind, limit: int, used: int, wait: float) -> Refusal:
-        return Refusal(self.who, self.name, kind, limit, used, wait)
+    def _refusal(self, kind: Kind, limit: int, used: int, wait: float) -> LimitRefusal:
+        return LimitRefusal(self.who, self.name, kind, limit, used, wait)
 
     def begin(self, tokens: int) -> None:
         """Take one request, and set ``tokens`` aside for it until they are counted."""
@@ -201,7 +201,7 @@ class Admission(NamedTuple):
     set_aside: int
 
 
-def admit(meters: Sequence[Meter], tokens: int, now: float, wall: float) -> Verdict:
+def admit(meters: Sequence[Meter], tokens: int, now: float, wall: float) -> LimitVerdict:
     """Take a request's share of every limit, or of none: the longest wait is told. What is left of
     requests and of tokens a minute is so by the tightest limit of each."""
     refusals = [found for meter in meters if (found := meter.refusal(now, wall)) is not None]
@@ -211,7 +211,7 @@ def admit(meters: Sequence[Meter], tokens: int, now: float, wall: float) -> Verd
             meter.begin(tokens)
     refusal = max(refusals, key=lambda refusal: refusal.wait, default=None)
     requests = _tightest([meter.requests for meter in meters])
-    return Verdict(refusal, (requests, _tightest([meter.tokens for meter in meters])))
+    return LimitVerdict(refusal, (requests, _tightest([meter.tokens for meter in meters])))
 
 
 def _resized(bucket: Bucket | None, capacity: int | None, now: float) -> Bucket | None:

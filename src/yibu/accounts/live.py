@@ -21,7 +21,7 @@ from typing import Any
 
 from yibu.accounts import usage
 from yibu.accounts.database import AccountsError, may_hold_keys
-from yibu.accounts.exchange import Database, Found
+from yibu.accounts.exchange import Database, StoredAccounts
 from yibu.accounts.limits import Meter, Spending
 from yibu.accounts.secret import digest_of, prefix_of
 from yibu.accounts.store import KeyDigest
@@ -284,7 +284,7 @@ class LiveAccounts:
         with contextlib.suppress(Exception):  # logged, and tried again
             await self.sync()
 
-    def _take(self, found: Found) -> None:
+    def _take(self, found: StoredAccounts) -> None:
         """Check requests against these accounts from now on."""
         callers: dict[str, Caller] = {}
         known: dict[bytes, list[_Known]] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from yibu.accounts.database import AccountsError, may_hold_keys, opened, transaction, translated
 from yibu.accounts.secret import PREFIX_LENGTH, digest_of, new_key, new_salt
-from yibu.accounts.types import Account, Budget, Secret, check_name
+from yibu.accounts.types import Account, Secret, TokenBudget, check_name
 from yibu.config.types import Limits
 from yibu.errors import UsageError
 
@@ -199,7 +199,7 @@ def _account(row: tuple[Any, ...], secrets: tuple[Secret, ...]) -> Account:
         priority,
         None if models is None else tuple(json.loads(models)),
         Limits(rpm, tpm, concurrency),
-        None if tokens is None else Budget(tokens, period),
+        None if tokens is None else TokenBudget(tokens, period),
         secrets,
     )
 

@@ -27,7 +27,7 @@ _SCALE = {"": 1, "k": 1000, "m": 1000_000}
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class TokenBudget:
     """Tokens that may be used in a calendar day or month, UTC."""
 
     tokens: int
@@ -61,7 +61,7 @@ class Account:
     models: tuple[str, ...] | None = None
     """Names of the models it may use; None: all."""
     limits: Limits = NO_LIMITS
-    budget: Budget | None = None
+    budget: TokenBudget | None = None
     secrets: tuple[Secret, ...] = ()
     """Its secrets, the newest last."""
 
@@ -125,7 +125,7 @@ def parse_duration(text: str) -> int:
     return int(seconds)
 
 
-def parse_budget(text: str) -> Budget:
+def parse_budget(text: str) -> TokenBudget:
     """``200000/day`` or ``5M/month``.
 
     Raises:
@@ -139,7 +139,7 @@ def parse_budget(text: str) -> Budget:
             hint="Write for instance 200000/day or 5M/month",
         )
     period: Period = "day" if match[3] == "day" else "month"
-    return Budget(int(match[1]) * _SCALE[match[2].lower()], period)
+    return TokenBudget(int(match[1]) * _SCALE[match[2].lower()], period)
 
 
 def parse_priority(text: str) -> Priority:

@@ -8,12 +8,12 @@ from yibu.adopt.adoption import (
 )
 from yibu.adopt.bash import Setting
 from yibu.adopt.findings import Adoption
-from yibu.adopt.servers import Server, find_servers
+from yibu.adopt.servers import StartedServer, find_servers
 
 __all__ = [
     "Adoption",
-    "Server",
     "Setting",
+    "StartedServer",
     "adopt_process",
     "adopt_script",
     "adopt_servers",

@@ -20,8 +20,8 @@ from yibu.adopt.modelfile import read_modelfile
 from yibu.adopt.others import of_speech, read_others
 from yibu.adopt.parts import environment_of, gpus_of, names_of, options_of, sources_of
 from yibu.adopt.pasted import tidy
-from yibu.adopt.servers import Server, find_servers, in_container, judge
-from yibu.adopt.services import Service, refuse_gaps
+from yibu.adopt.servers import StartedServer, find_servers, in_container, judge
+from yibu.adopt.services import ManifestService, refuse_gaps
 from yibu.adopt.units import is_unit, read_unit
 from yibu.config import ModelConfig
 from yibu.config.keys import key_fault
@@ -83,8 +83,8 @@ def _adopt_swap(swap: Swap) -> Adoption:
     )
 
 
-def _adopt_manifest(services: Sequence[Service]) -> Adoption:
-    all_found: list[Server] = []
+def _adopt_manifest(services: Sequence[ManifestService]) -> Adoption:
+    all_found: list[StartedServer] = []
     warnings: list[str] = []
     for service in services:
         started = Command(("container", service.where), {}, "", line=service.line)
@@ -124,7 +124,7 @@ def process_command(argv: Sequence[str], env: Mapping[str, str], directory: str)
 
 
 def adopt_servers(
-    started: Sequence[Server], keys: Sequence[str] = (), port: int | None = None
+    started: Sequence[StartedServer], keys: Sequence[str] = (), port: int | None = None
 ) -> Adoption:
     """The adoption of several servers; ``keys`` and ``port`` are those of a proxy in front of them."""
     found = Findings(keys=list(keys))
@@ -154,7 +154,7 @@ def _adopt(commands: Sequence[Command]) -> Adoption:
     return adopt_servers(started)
 
 
-def _read_server(server: Server, found: Findings) -> None:
+def _read_server(server: StartedServer, found: Findings) -> None:
     command, own = server.command, server.command_line
     gap = Gap(command.line, _shown(command))
     try:
@@ -211,7 +211,7 @@ def _shown(command: Command) -> str:
     return redact(" ".join(command.argv[:6]))
 
 
-def _check(model: dict[str, Any], server: Server, gap: Gap) -> None:
+def _check(model: dict[str, Any], server: StartedServer, gap: Gap) -> None:
     """Refuse what the engine's plan would refuse; names a user's own program where the script starts
     one.
 

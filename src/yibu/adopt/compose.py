@@ -12,7 +12,7 @@ from typing import Any
 
 from yibu.adopt.bash import Files, Gap, Setting
 from yibu.adopt.containers import Container
-from yibu.adopt.services import Service, line_of, text_of, words_of
+from yibu.adopt.services import ManifestService, line_of, text_of, words_of
 from yibu.messages import tr
 
 _VARIABLE = re.compile(
@@ -21,7 +21,9 @@ _VARIABLE = re.compile(
 )
 
 
-def read_compose(document: Mapping[str, Any], setting: Setting, text: str) -> Iterator[Service]:
+def read_compose(
+    document: Mapping[str, Any], setting: Setting, text: str
+) -> Iterator[ManifestService]:
     variables = {
         **_env_file(setting.files.read(".env") or ""),
         **setting.variables,
@@ -60,7 +62,7 @@ def read_compose(document: Mapping[str, Any], setting: Setting, text: str) -> It
         )
         scale = (service.get("deploy") or {}).get("replicas", service.get("scale", 1))
         line = line_of(text, f"{name}:")
-        yield Service(
+        yield ManifestService(
             container,
             tr("service {name}", name=name),
             int(scale or 1),

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from yibu.adopt.servers import Server
+from yibu.adopt.servers import StartedServer
 from yibu.config.keys import is_loopback
 from yibu.messages import tr
 
@@ -30,7 +30,7 @@ class Adoption:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Credentials of the environment by their variables, which ``document`` refers to: for a file of
     mode 0600."""
-    servers: tuple[Server, ...] = field(default=(), repr=False)
+    servers: tuple[StartedServer, ...] = field(default=(), repr=False)
     """The servers that were found, one a model."""
     host: str = ""
     """Where the first of them listens, which ``document`` has only if it may stand open."""

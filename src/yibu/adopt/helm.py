@@ -11,7 +11,7 @@ from typing import Any
 
 from yibu.adopt.containers import Container
 from yibu.adopt.kubernetes import pod_env
-from yibu.adopt.services import Service, line_of, mappings_in, text_of, words_of
+from yibu.adopt.services import ManifestService, line_of, mappings_in, text_of, words_of
 from yibu.messages import tr
 
 _FLAGS = {
@@ -28,7 +28,7 @@ _FLAGS = {
 _READ = _FLAGS.keys() | {"enableChunkedPrefill", "enablePrefixCaching", "extraArgs", "v0"}
 
 
-def read_helm(values: Mapping[str, Any], text: str) -> Iterator[Service]:
+def read_helm(values: Mapping[str, Any], text: str) -> Iterator[ManifestService]:
     for path, part in mappings_in(values, "", 0):
         if isinstance(part.get("modelSpec"), list):
             for spec in part["modelSpec"]:
@@ -38,7 +38,7 @@ def read_helm(values: Mapping[str, Any], text: str) -> Iterator[Service]:
             yield _chart(path or "values", part, text)
 
 
-def _chart(path: str, part: Mapping[str, Any], text: str) -> Service:
+def _chart(path: str, part: Mapping[str, Any], text: str) -> ManifestService:
     image = part["image"]
     if isinstance(image, Mapping):
         command = image.get("command") or part.get("command")
@@ -51,10 +51,10 @@ def _chart(path: str, part: Mapping[str, Any], text: str) -> Service:
     entry = words_of(command) or None
     container = Container(image=str(image), entrypoint=entry, arguments=arguments, env=env)
     replicas = int(part.get("replicaCount", part.get("replicas", 1)) or 1)
-    return Service(container, path, replicas, line_of(text, "image:"), (), tuple(warnings))
+    return ManifestService(container, path, replicas, line_of(text, "image:"), (), tuple(warnings))
 
 
-def _of_stack(spec: Mapping[str, Any], engine: Mapping[str, Any], text: str) -> Service:
+def _of_stack(spec: Mapping[str, Any], engine: Mapping[str, Any], text: str) -> ManifestService:
     env, warnings = pod_env({"env": _variables(spec, engine)})
     container = Container(
         image=f"{spec.get('repository', 'vllm/vllm-openai')}:{spec.get('tag', 'latest')}",
@@ -65,7 +65,7 @@ def _of_stack(spec: Mapping[str, Any], engine: Mapping[str, Any], text: str) -> 
     line = line_of(text, str(spec.get("modelURL", "modelSpec:")))
     warnings += _warnings(spec)
     replicas = int(spec.get("replicaCount", 1) or 1)
-    return Service(
+    return ManifestService(
         container,
         tr("model {name}", name=spec.get("name", "")),
         replicas,

@@ -11,7 +11,7 @@ import yaml
 from yibu.adopt.bash import Gap, UnknownScriptError
 from yibu.adopt.containers import Container
 from yibu.adopt.marks import any_start
-from yibu.adopt.services import Service, line_of, mappings_in, text_of, words_of
+from yibu.adopt.services import ManifestService, line_of, mappings_in, text_of, words_of
 from yibu.messages import tr
 
 _IN_POD = re.compile(r"\$\(([A-Za-z_]\w*)\)")
@@ -20,7 +20,7 @@ _WORKLOADS = frozenset({"Pod", "Deployment", "StatefulSet", "DaemonSet", "Replic
 
 def read_kubernetes(
     document: Mapping[str, Any], documents: Sequence[Mapping[str, Any]], text: str
-) -> Iterator[Service]:
+) -> Iterator[ManifestService]:
     kind = document["kind"]
     if kind == "List":
         for item in document.get("items") or ():
@@ -67,7 +67,7 @@ def read_kubernetes(
         ]
         replicas = int(spec.get("replicas", 1) or 1)
         line = line_of(text, container.image)
-        yield Service(container, f"{kind} {name}", replicas, line, (), tuple(warnings))
+        yield ManifestService(container, f"{kind} {name}", replicas, line, (), tuple(warnings))
 
 
 def _in_pod(words: tuple[str, ...] | None, env: Mapping[str, str]) -> tuple[str, ...] | None:

@@ -16,7 +16,7 @@ import yaml
 
 from yibu.adopt.bash import Command, Gap, Setting, UnknownScriptError
 from yibu.adopt.llama_swap_matrix import MatrixError, groups_of
-from yibu.adopt.servers import Server, find_servers
+from yibu.adopt.servers import StartedServer, find_servers
 from yibu.messages import tr
 
 _MACRO = re.compile(r"\$\{([\w.-]+)\}")
@@ -35,7 +35,7 @@ _LEFT_OUT: Mapping[str, str] = {
 class Swap:
     """The result of reading a configuration."""
 
-    servers: Sequence[Server | None]
+    servers: Sequence[StartedServer | None]
     """The servers; None for a command that is not known here."""
     entries: Sequence[Mapping[str, Any]]
     """What each entry has besides: how long it stays, its group; of a command all of it."""
@@ -58,7 +58,7 @@ def read_llama_swap(text: str, setting: Setting) -> Swap | None:
     models = document.get("models") if isinstance(document, dict) else None
     if not isinstance(models, dict) or not all(isinstance(m, dict) for m in models.values()):
         return None
-    servers: list[Server | None] = []
+    servers: list[StartedServer | None] = []
     entries: list[Mapping[str, Any]] = []
     warnings: list[str] = []
     groups, lines = _groups(document, text), _lines(text)
@@ -87,7 +87,7 @@ class _Entry:
     text: str
     line: int
 
-    def server(self) -> Server | None:
+    def server(self) -> StartedServer | None:
         command = Command(tuple(self._words(_USUAL_PORT)), self._env(), "", line=self.line)
         found = find_servers([command])
         return replace(found[0], names=(self.name, *self._aliases())) if found else None

@@ -11,12 +11,12 @@ from yibu.adopt.bash import Gap, Setting, UnknownScriptError
 from yibu.adopt.compose import read_compose
 from yibu.adopt.helm import read_helm
 from yibu.adopt.kubernetes import read_kubernetes
-from yibu.adopt.services import Service, line_of
+from yibu.adopt.services import ManifestService, line_of
 from yibu.errors import UsageError
 from yibu.messages import tr
 
 
-def read_manifest(text: str, setting: Setting) -> list[Service] | None:
+def read_manifest(text: str, setting: Setting) -> list[ManifestService] | None:
     """The containers of a manifest; None where the text is none.
 
     Raises:
@@ -38,7 +38,7 @@ def read_manifest(text: str, setting: Setting) -> list[Service] | None:
         if _is_mapping(text):
             raise UsageError("this is no valid YAML: {error}", error=error) from error
         return None
-    found: list[Service] = []
+    found: list[ManifestService] = []
     for document in documents:
         if isinstance(document.get("services"), Mapping):
             found += read_compose(document, setting, text)

@@ -20,7 +20,7 @@ from yibu.messages import tr
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class StartedServer:
     """One server that a command starts."""
 
     engine: str
@@ -31,7 +31,7 @@ class Server:
     names: tuple[str, ...] = ()
     """Names that clients of a proxy in front of it use; empty without one."""
 
-    def same_as(self, other: Server) -> bool:
+    def same_as(self, other: StartedServer) -> bool:
         """Whether both have the same engine and the same flags, in any order."""
         if self.engine != other.engine:
             return False
@@ -54,13 +54,13 @@ class Server:
         return found
 
 
-def find_servers(commands: Iterable[Command]) -> list[Server]:
+def find_servers(commands: Iterable[Command]) -> list[StartedServer]:
     """The servers among some commands, in order; those in containers as seen from outside.
 
     Raises:
         UnknownScriptError: one is started in a container that was made elsewhere.
     """
-    found: list[Server] = []
+    found: list[StartedServer] = []
     containers: dict[str, Container] = {}
     for started in commands:
         if (container := read_run(started)) is not None:
@@ -78,11 +78,11 @@ def find_servers(commands: Iterable[Command]) -> list[Server]:
                 )
         elif (server := _server(started)) is not None:
             engine, arguments = server
-            found.append(Server(engine, started, tuple(arguments)))
+            found.append(StartedServer(engine, started, tuple(arguments)))
     return found
 
 
-def in_container(container: Container, started: Command, replicas: int = 1) -> list[Server]:
+def in_container(container: Container, started: Command, replicas: int = 1) -> list[StartedServer]:
     """The servers in a container, with this machine's paths and address."""
     words = container.argv()
     if not words:
@@ -115,7 +115,7 @@ def in_container(container: Container, started: Command, replicas: int = 1) -> l
             wrappers=(*started.wrappers, program, *outside.wrappers),
             line=started.line,
         )
-        found.append(Server(server[0], placed, tuple(server[1]), replicas))
+        found.append(StartedServer(server[0], placed, tuple(server[1]), replicas))
     return found
 
 

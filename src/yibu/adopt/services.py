@@ -16,7 +16,7 @@ _MAX_DEPTH = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class ManifestService:
     """One container of a manifest."""
 
     container: Container
@@ -29,7 +29,7 @@ class Service:
     warnings: tuple[str, ...] = field(default=())
 
 
-def refuse_gaps(service: Service) -> None:
+def refuse_gaps(service: ManifestService) -> None:
     """Raise UnknownScriptError where something that is not set reaches a server."""
     if service.gaps:
         gap = service.gaps[0]

@@ -22,7 +22,7 @@ from yibu.cli import output
 from yibu.cli.connect import Access, access
 from yibu.cli.exits import DONE, FAILED
 from yibu.cli.launch import NodeLaunch
-from yibu.cli.session import Session
+from yibu.cli.session import NodeSession
 from yibu.cli.smoke import Check, attempt, run_checks
 from yibu.config import Config
 from yibu.config import file as config_file
@@ -43,7 +43,7 @@ def run_demo(context: Context, *, once: bool, port: int | None) -> int:
     with NodeLaunch(context) as node:
         config = _config(context, port, node_runs=node.runs_already)
         models = choose([], config, context.directory).models
-        session = Session(context, config, node)
+        session = NodeSession(context, config, node)
         code = FAILED
         with _making_voice(context) as voice, session.running(models) as node_watch:
             deployed = time.monotonic() - began

@@ -78,13 +78,13 @@ class _Context(typer.Context):
     formatter_class = _Base if active() == ENGLISH else _Formatter
 
 
-class Command(TyperCommand):
+class HelpCommand(TyperCommand):
     """A verb."""
 
     context_class = _Context
 
 
-class Group(TyperGroup):
+class HelpGroup(TyperGroup):
     """``yibu``, and verbs that have verbs."""
 
     context_class = _Context
@@ -93,12 +93,12 @@ class Group(TyperGroup):
 def translate(app: typer.Typer) -> None:
     """Print each verb's help in the terminal's language; a docstring is its English."""
     for command in app.registered_commands:
-        command.cls = Command
+        command.cls = HelpCommand
         if command.help is None and command.callback is not None:
             command.help = re.sub(_BROKEN, "", tr(inspect.cleandoc(command.callback.__doc__ or "")))
             command.short_help = _first_sentence(command.help)
     for group in app.registered_groups:
-        group.cls = Group
+        group.cls = HelpGroup
         if group.typer_instance is not None:
             group.short_help = group.typer_instance.info.help
             translate(group.typer_instance)

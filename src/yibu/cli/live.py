@@ -20,7 +20,7 @@ from yibu.errors import NotRunningError, UsageError, YibuError
 from yibu.messages import tr
 from yibu.node.tasks import in_own_thread
 from yibu.upstream.connection import UpstreamError
-from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
+from yibu.upstream.websocket import ClosedError, EngineSocket, HandshakeRefusedError
 
 LiveFormat = Literal["text", "srt", "json"]
 
@@ -132,7 +132,7 @@ async def _run(
             error_message=error.message,
             hint="Start it with: yibu up",
         ) from error
-    except RefusedError as error:
+    except HandshakeRefusedError as error:
         raise _refusal(error) from error
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -305,7 +305,7 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02},{rest % 1000:03}"
 
 
-def _refusal(refused: RefusedError) -> YibuError:
+def _refusal(refused: HandshakeRefusedError) -> YibuError:
     try:
         message = str(json.loads(refused.body)["error"]["message"])
     except (ValueError, TypeError, LookupError):

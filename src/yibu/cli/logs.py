@@ -13,7 +13,7 @@ from yibu.errors import UsageError
 from yibu.management import log_reading as reading
 from yibu.management.context import Context
 from yibu.management.log_lines import Level, Line
-from yibu.management.log_reading import Wanted
+from yibu.management.log_reading import LineFilter
 from yibu.node import logs
 from yibu.paths import log_name
 
@@ -22,7 +22,7 @@ _LOOK = 0.2
 _LAST = 100
 
 
-def wanted(since: str | None, level: Level | None, grep: str | None) -> Wanted:
+def wanted(since: str | None, level: Level | None, grep: str | None) -> LineFilter:
     """The options as a request for lines.
 
     Raises:
@@ -37,13 +37,13 @@ def wanted(since: str | None, level: Level | None, grep: str | None) -> Wanted:
             error=error,
             hint="A backslash before a sign takes it as it stands: \\[",
         ) from error
-    return Wanted(None if since is None else reading.since(since, time.time()), level, pattern)
+    return LineFilter(None if since is None else reading.since(since, time.time()), level, pattern)
 
 
 def show(
     context: Context,
     models: Sequence[str],
-    wanted: Wanted,
+    wanted: LineFilter,
     *,
     follow: bool,
     lines: int | None,
@@ -82,7 +82,7 @@ def follow_models(context: Context, models: Sequence[str], ended: threading.Even
     """Print new lines of the models' engines, until interrupted or ``ended``."""
     files = [file for model in models for file in reading.files_of(context.paths, model)]
     printer = _Printer(marked=len(files) > 1, as_json=False)
-    _follow(reading.Followed(files, Wanted()), printer, ended)
+    _follow(reading.Followed(files, LineFilter()), printer, ended)
 
 
 def _follow(followed: reading.Followed, printer: _Printer, ended: threading.Event) -> None:

@@ -46,7 +46,7 @@ def _print_version(wanted: bool) -> None:
 
 app = typer.Typer(
     name="yibu",
-    cls=help_text.Group,
+    cls=help_text.HelpGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # drawing boxes around the help costs more than printing it

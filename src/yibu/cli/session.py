@@ -29,7 +29,7 @@ _DOWN_TIMEOUT = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class NodeSession:
     """One command's work with the node of this home."""
 
     context: Context
@@ -74,7 +74,7 @@ class Session:
         return DONE
 
     @contextmanager
-    def running(self, models: Sequence[ModelConfig]) -> Iterator[Watch]:
+    def running(self, models: Sequence[ModelConfig]) -> Iterator[NodeWatch]:
         """The models are up inside the block; leaving it takes down what it brought up.
 
         An interrupt (Ctrl-C, SIGTERM) once all is ready is how the block is meant to end; one
@@ -86,7 +86,7 @@ class Session:
             node = None
             ready = False
             try:
-                node = Watch(self.context)
+                node = NodeWatch(self.context)
                 bring_up(self.context, models, start=not self.whole_file)
                 ready = True
                 yield node
@@ -131,7 +131,7 @@ class Session:
         output.say("Serving {names} at {url}/v1", names=names, url=access(self.context).url)
 
 
-class Watch:
+class NodeWatch:
     """Notices the end of the node that runs now: its socket closes with its process. The one that
     comes in its place, after a crash or an upgrade, is watched from then on."""
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from yibu.accounts.store import FILE, holds_keys
-from yibu.adopt import Adoption, Server, adopt_servers, find_servers, process_command
+from yibu.adopt import Adoption, StartedServer, adopt_servers, find_servers, process_command
 from yibu.cli import output
 from yibu.cli.connect import access
 from yibu.cli.exits import DONE
@@ -51,7 +51,7 @@ _FIRST_TOKEN = 60.0
 _RANK = {"fits": 0, "fits_reduced": 1, "cannot_tell": 1, "does_not_fit": 2}
 
 
-def server_of(process: Foreign) -> Server | None:
+def server_of(process: Foreign) -> StartedServer | None:
     """The server that a process is, or None for any other process."""
     command = process_command(process.argv, process.env, process.directory)
     try:

@@ -19,7 +19,7 @@ from yibu.cli import output
 from yibu.cli.connect import access
 from yibu.cli.words import word
 from yibu.errors import UsageError, YibuError
-from yibu.gateway.monitoring.readings import Model, Snapshot, totals
+from yibu.gateway.monitoring.readings import ModelReading, NodeSnapshot, totals
 from yibu.gateway.monitoring.readings import Sampler as Readings
 from yibu.management.context import Context
 from yibu.messages import tr
@@ -56,8 +56,8 @@ _REDRAW = 0.1
 @dataclass(frozen=True, slots=True)
 class Column:
     title: str
-    value: Callable[[Model], float | str]
-    show: Callable[[Model], str]
+    value: Callable[[ModelReading], float | str]
+    show: Callable[[ModelReading], str]
     spared: int = 0
     """Order in which columns are left out where room is short; 0: never."""
     per_model: bool = False
@@ -69,12 +69,12 @@ def _number(value: float, digits: int = 0) -> str:
     return "-" if value == 0 else f"{value:,.{digits}f}"
 
 
-def _replicas(model: Model) -> str:
+def _replicas(model: ModelReading) -> str:
     ready = sum(replica.state == "ready" for replica in model.replicas)
     return f"{ready}/{len(model.replicas)}"
 
 
-def _gpus(model: Model) -> str:
+def _gpus(model: ModelReading) -> str:
     return ",".join(str(gpu) for one in model.replicas for gpu in one.gpus) or "-"
 
 
@@ -101,7 +101,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class TopView:
     """The view chosen by keys."""
 
     selected: int = 0
@@ -109,7 +109,7 @@ class View:
     reverse: bool = False
     replicas: bool = False
 
-    def pressed(self, key: str, models: int, page: int) -> View:
+    def pressed(self, key: str, models: int, page: int) -> TopView:
         steps = {"up": -1, "down": 1, "page up": -page, "page down": page}
         if key in steps:
             last = max(models - 1, 0)
@@ -124,18 +124,18 @@ class View:
         return replace(self, replicas=not self.replicas) if key == "replicas" else self
 
 
-def sorted_models(snapshot: Snapshot, view: View) -> list[Model]:
+def sorted_models(snapshot: NodeSnapshot, view: TopView) -> list[ModelReading]:
     column = COLUMNS[view.sort]
     found = sorted(snapshot.models, key=lambda model: model.name)
     return sorted(found, key=column.value, reverse=view.reverse)
 
 
-def print_once(snapshot: Snapshot) -> None:
+def print_once(snapshot: NodeSnapshot) -> None:
     """Print the same as plain text, for files and pipes."""
     for line in _summary(snapshot):
         output.data(line)
     output.data("")
-    models = sorted_models(snapshot, View())
+    models = sorted_models(snapshot, TopView())
     rows = [[column.show(model) for column in COLUMNS] for model in models]
     output.table(rows, [column.title for column in COLUMNS])
     for model in models:
@@ -143,7 +143,7 @@ def print_once(snapshot: Snapshot) -> None:
             output.data("\n" + tr("{name}: {text}", name=model.name, text=model.cause))
 
 
-def watch(sampler: Sampler, interval: float) -> None:
+def watch(sampler: NodeSampler, interval: float) -> None:
     """Redraw until `q` is pressed.
 
     Raises:
@@ -177,7 +177,7 @@ def watch(sampler: Sampler, interval: float) -> None:
                 )
 
 
-class Sampler:
+class NodeSampler:
     """Reads the node's numbers. Blocking, for at most two seconds per engine that does not answer."""
 
     def __init__(self, context: Context) -> None:
@@ -185,7 +185,7 @@ class Sampler:
         self._context = context
         self._readings = Readings()
 
-    def take(self) -> Snapshot:
+    def take(self) -> NodeSnapshot:
         """Everything now; rates are zero at the first call.
 
         Raises:
@@ -203,9 +203,9 @@ class Sampler:
         return reach.api.text("/metrics") if reach.url else ""
 
 
-def measure(context: Context, seconds: float) -> Snapshot:
+def measure(context: Context, seconds: float) -> NodeSnapshot:
     """One snapshot, with what happened in so many seconds before it. Raises NotRunningError."""
-    sampler = Sampler(context)
+    sampler = NodeSampler(context)
     sampler.take()
     time.sleep(seconds)
     return sampler.take()
@@ -214,12 +214,12 @@ def measure(context: Context, seconds: float) -> Snapshot:
 class _State:
     """The screen's state; the reading thread writes ``latest`` and ``error`` only."""
 
-    def __init__(self, first: Snapshot) -> None:
+    def __init__(self, first: NodeSnapshot) -> None:
         self.latest = first
         self.error: YibuError | None = None
-        self.view = View()
+        self.view = TopView()
 
-    def read(self, sampler: Sampler, interval: float) -> None:
+    def read(self, sampler: NodeSampler, interval: float) -> None:
         while True:
             try:
                 self.latest, self.error = sampler.take(), None
@@ -282,7 +282,7 @@ def _screen(state: _State, console: Console) -> RenderableType:
     return Group(*head, Text(""), _table(snapshot, view, room, console.size.width), *foot)
 
 
-def _table(snapshot: Snapshot, view: View, room: int, width: int) -> Table:
+def _table(snapshot: NodeSnapshot, view: TopView, room: int, width: int) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -320,7 +320,7 @@ def _fitting(width: int) -> list[Column]:
     return shown
 
 
-def _foot(snapshot: Snapshot, view: View) -> list[Text]:
+def _foot(snapshot: NodeSnapshot, view: TopView) -> list[Text]:
     """The selected model's trouble, and the keys."""
     from rich.text import Text
 
@@ -335,7 +335,7 @@ def _foot(snapshot: Snapshot, view: View) -> list[Text]:
     return [Text(""), *lines, Text(keys, style="dim", no_wrap=True, overflow="ellipsis")]
 
 
-def _summary(snapshot: Snapshot) -> list[str]:
+def _summary(snapshot: NodeSnapshot) -> list[str]:
     done, now = totals(snapshot.models), time.strftime("%H:%M:%S")
     memory = tr(
         "{used_bytes} of {memory_bytes}",

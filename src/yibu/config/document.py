@@ -1,7 +1,6 @@
 """Reads a YAML document into plain values, bounded in size, depth and aliases.
 
-YAML is read as YAML 1.1, except where that surprises: ``22:22``, ``010`` and dates stay text, as
-they were written. Merge keys (``<<``) work. Errors name the line and the column.
+YAML 1.1, but ``22:22``, ``010`` and dates stay text. Errors name the line and the column.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ FIRM: frozenset[Origin] = frozenset({"flag", "environment"})
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class GatewaySettings:
     """The settings of a node's gateway, with digests instead of keys: they may be shown and stored."""
 
     gateway: GatewayConfig = field(default_factory=GatewayConfig)
@@ -125,7 +125,7 @@ class SettingChange:
         return shown_value(self.name, self.before), after
 
 
-def settings_of(config: Config, env: Mapping[str, str]) -> tuple[Settings, tuple[str, ...]]:
+def settings_of(config: Config, env: Mapping[str, str]) -> tuple[GatewaySettings, tuple[str, ...]]:
     """The settings of a configuration, and the keys behind the digests.
 
     Raises:
@@ -143,7 +143,7 @@ def settings_of(config: Config, env: Mapping[str, str]) -> tuple[Settings, tuple
         keys[named_by] += read_key_file(gateway.api_key_file)
     elsewhere = {key for found in keys.values() for key in found}
     keys["file"] = [key for key in every if key not in elsewhere]
-    settings = Settings(
+    settings = GatewaySettings(
         dataclasses.replace(gateway, api_keys=(), api_key_file=None),
         {origin: tuple(map(digest_of, found)) for origin, found in keys.items() if found},
         {name: origin for name, origin in origins.items() if name not in _KEYS},
@@ -152,7 +152,7 @@ def settings_of(config: Config, env: Mapping[str, str]) -> tuple[Settings, tuple
     return settings, every
 
 
-def merged(running: Settings, wanted: Settings, *, whole: bool) -> Settings:
+def merged(running: GatewaySettings, wanted: GatewaySettings, *, whole: bool) -> GatewaySettings:
     """The settings of a node with ``running`` ones after a command with ``wanted`` ones.
 
     A setting counts where the command says it (by a flag, the environment or its file), or where the file is
@@ -174,12 +174,12 @@ def merged(running: Settings, wanted: Settings, *, whole: bool) -> Settings:
         keys.pop("file", None)
     del values["api_keys"]
     file = wanted.file if own else running.file
-    return Settings.from_plain(
+    return GatewaySettings.from_plain(
         {"gateway": values, "api_keys": keys, "origins": origins, "file": file}
     )
 
 
-def changes(before: Settings, after: Settings) -> tuple[SettingChange, ...]:
+def changes(before: GatewaySettings, after: GatewaySettings) -> tuple[SettingChange, ...]:
     """Every setting with another value, in the order of the schema."""
     old, new = before.values, after.values
     return tuple(

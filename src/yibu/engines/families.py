@@ -28,7 +28,7 @@ class Parsers:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ModelFamily:
     """One family of models, with an engine's parsers for it."""
 
     title: str
@@ -43,12 +43,12 @@ class Family:
 
 
 @cache
-def families(engine: str) -> tuple[Family, ...]:
+def families(engine: str) -> tuple[ModelFamily, ...]:
     """All families with an engine's parsers: ``families.toml``, and ``parsers.toml`` of its folder."""
     parsers = engine_table(engine, "parsers.toml")
     known = engine_table("", "families.toml")
     return tuple(
-        Family(
+        ModelFamily(
             title,
             re.compile(row["name"], re.IGNORECASE),
             frozenset(row.get("architectures", ())),
@@ -59,11 +59,11 @@ def families(engine: str) -> tuple[Family, ...]:
     )
 
 
-def family_of(engine: str, architecture: str, source: str, served: str) -> Family | None:
+def family_of(engine: str, architecture: str, source: str, served: str) -> ModelFamily | None:
     """The family of a model: by its source, then by its architecture, then by its served name."""
     known = families(engine)
 
-    def named(name: str) -> Family | None:
+    def named(name: str) -> ModelFamily | None:
         return next((family for family in known if family.name.search(name)), None)
 
     if found := named(source) or next((f for f in known if architecture in f.architectures), None):
@@ -73,7 +73,7 @@ def family_of(engine: str, architecture: str, source: str, served: str) -> Famil
 
 
 def parser_words(
-    family: Family | None,
+    family: ModelFamily | None,
     reasoning: str | None,
     tools: str | None,
     users: Collection[str],

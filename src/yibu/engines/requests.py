@@ -68,7 +68,7 @@ UNKNOWN = Abilities()
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ModelContext:
     """The model that a request is for."""
 
     model: str
@@ -76,7 +76,7 @@ class Asked:
     abilities: Abilities = UNKNOWN
 
 
-Prepare = Callable[[Body, Asked], Callable[[], Steps] | None]
+Prepare = Callable[[Body, ModelContext], Callable[[], Steps] | None]
 """Rewrites a body for the engine; returns how to answer it by several requests, where it takes that.
 
 Raises InvalidRequestError where a value asks for what the engine does not do.
@@ -171,7 +171,7 @@ class RequestTable:
         self._prepare = dict(prepare or {})
         self._refused = {path: _tree(rows) for path, rows in self.rules.items()}
 
-    def prepare(self, path: str, body: Body, asked: Asked) -> Callable[[], Steps] | None:
+    def prepare(self, path: str, body: Body, asked: ModelContext) -> Callable[[], Steps] | None:
         """Refuse what the engine would ignore, and rename what it calls differently.
 
         Raises:
@@ -191,7 +191,7 @@ def as_object(value: Any) -> Body:
     return value if isinstance(value, dict) else {}
 
 
-def refusal(param: str, why: str, asked: Asked) -> InvalidRequestError:
+def refusal(param: str, why: str, asked: ModelContext) -> InvalidRequestError:
     return InvalidRequestError(
         tr(
             "{param!r} cannot be had from model {model!r}, whose engine is {engine}",

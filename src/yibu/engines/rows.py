@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from yibu.engines.requests import (
-    Asked,
     Body,
     Call,
+    ModelContext,
     Rule,
     Steps,
     done,
@@ -259,7 +259,7 @@ def messages(title: str, counted_rows: Sequence[Rule] = ()) -> tuple[Rule, ...]:
     )  # fmt: skip
 
 
-def prepare_tools(body: Body, asked: Asked) -> None:
+def prepare_tools(body: Body, asked: ModelContext) -> None:
     """Reduce the tools to those that ``tool_choice`` allows.
 
     Raises:
@@ -272,7 +272,7 @@ def prepare_tools(body: Body, asked: Asked) -> None:
         choose_tools(dict(body), asked)  # a name that is not there is refused; the engine chooses
 
 
-def prepare_best_of(body: Body, asked: Asked) -> None:
+def prepare_best_of(body: Body, asked: ModelContext) -> None:
     """Raises InvalidRequestError where ``best_of`` is larger than the number of answers."""
     best_of = body.pop("best_of", None)
     if best_of is not None and best_of > body.get("n", 1):
@@ -281,7 +281,7 @@ def prepare_best_of(body: Body, asked: Asked) -> None:
         )
 
 
-def prepare_rerank(body: Body, asked: Asked) -> Callable[[], Steps] | None:  # noqa: ARG001
+def prepare_rerank(body: Body, asked: ModelContext) -> Callable[[], Steps] | None:  # noqa: ARG001
     wanted = body.pop("return_documents", None)
     return None if wanted is None else partial(_rerank, body, wanted=wanted)
 

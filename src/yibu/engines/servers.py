@@ -53,7 +53,7 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Translation:
+class FlagTranslation:
     """The replacement of a flag that a server no longer has, and the sentence that says so."""
 
     note: str
@@ -121,7 +121,7 @@ class ServerCommand:
     these out too, and a launch plan refuses them."""
     secrets: frozenset[str] = frozenset()
     """Flags with secret values, which must not appear on a command line."""
-    translations: Mapping[str, Translation] = field(default_factory=dict)
+    translations: Mapping[str, FlagTranslation] = field(default_factory=dict)
     """Replacements of older versions' flags, by name."""
     plugins: Mapping[str, str] = field(default_factory=dict)
     """List flags by the flag that adds to them."""

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class SleepCall:
     """One of the requests for it."""
 
     path: str
@@ -23,8 +23,8 @@ class SleepLevel:
     number: int
     memory: int
     """Bytes of main memory used while asleep."""
-    enter: tuple[Call, ...]
-    leave: tuple[Call, ...]
+    enter: tuple[SleepCall, ...]
+    leave: tuple[SleepCall, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class SleepPlan:
     """Answers GET with a JSON object."""
     asleep_field: str
     """The field of that object that is true while the engine sleeps."""
-    same: Call | None = None
+    same: SleepCall | None = None
     """A request whose answer has the same ``choices`` before and after: the weights are the same."""
     timeout: float = 300.0
     """Seconds for each call."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from yibu.engines.requests import Asked, Body, as_object, refusal
+from yibu.engines.requests import Body, ModelContext, as_object, refusal
 from yibu.messages import tr
 
 Mode = Literal["none", "auto", "required"]
@@ -41,7 +41,7 @@ def name_of(tool: Mapping[str, Any]) -> str:
     return str((owner if isinstance(owner, dict) else tool).get("name", ""))
 
 
-def choose_tools(body: Body, asked: Asked) -> Mode:
+def choose_tools(body: Body, asked: ModelContext) -> Mode:
     """Keep the tools that ``tool_choice`` allows, and return its mode.
 
     That it names tools which are there, the gateway has checked.

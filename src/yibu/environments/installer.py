@@ -24,7 +24,7 @@ from yibu.proxies import Proxies
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class InstallJob:
     """The constant parameters of making one environment."""
 
     reader: ProgressReader
@@ -45,7 +45,7 @@ class Installer:
     env: Mapping[str, str]
 
     def install(
-        self, spec: EnvironmentSpec, version: str | None, work: Path, made: Path, job: Job
+        self, spec: EnvironmentSpec, version: str | None, work: Path, made: Path, job: InstallJob
     ) -> None:
         """Install the pinned set as it stands, or another version resolved afresh."""
         if spec.build is not None:
@@ -81,7 +81,7 @@ class Installer:
         version: str | None,
         work: Path,
         made: Path,
-        job: Job,
+        job: InstallJob,
     ) -> None:
         """Install the tools of the build, then the package from its source, and take the tools away."""
         tools, source = (work / "tools.txt", work / "source.txt")
@@ -101,7 +101,7 @@ class Installer:
         self.run(spec, job, "pip", "uninstall", "--python", pip[3], *TOOLS)
         link_program(spec, made)
 
-    def run(self, spec: EnvironmentSpec, job: Job, *arguments: str) -> None:
+    def run(self, spec: EnvironmentSpec, job: InstallJob, *arguments: str) -> None:
         env = {**self.env, **self.index.uv_environment(self.env), **job.variables}
         proxies = Proxies.from_env(env)
         if proxies.by_scheme:

@@ -33,7 +33,7 @@ from yibu.environments.disk import (
     tree_size,
     write_record,
 )
-from yibu.environments.installer import Installer, Job
+from yibu.environments.installer import Installer, InstallJob
 from yibu.environments.progress import EnvironmentProgressCallback, ProgressReader
 from yibu.environments.specs import SPECS, EnvironmentSpec
 from yibu.environments.uv import UvCancelledError
@@ -237,12 +237,14 @@ class EnvironmentManager:
                 if not is_usable(target):
                     self._sweep(spec.name)
                     self._check_disk(spec)
-                    self._build(spec, version, target, Job(reader, wheels, cancel, lock))
+                    self._build(spec, version, target, InstallJob(reader, wheels, cancel, lock))
         self._link_package(target)
         reader.enter("done")
         return target / "bin" / "python"
 
-    def _build(self, spec: EnvironmentSpec, version: str | None, target: Path, job: Job) -> None:
+    def _build(
+        self, spec: EnvironmentSpec, version: str | None, target: Path, job: InstallJob
+    ) -> None:
         work = self._temporary(spec.name)
         made = work / target.name
         try:

@@ -13,7 +13,7 @@ from yibu.export.deployment import (
     DATA,
     MODELS,
     PASSED,
-    Deployment,
+    ExportedDeployment,
     File,
     Files,
 )
@@ -24,7 +24,7 @@ from yibu.messages import tr
 _KEY_PATH = "/run/secrets/api_keys"
 
 
-def export(deployment: Deployment, base: str) -> Files:
+def export(deployment: ExportedDeployment, base: str) -> Files:
     """compose.yaml, Dockerfile, .env.example and yibu.yaml."""
     return {
         "compose.yaml": File(_compose(deployment)),
@@ -34,7 +34,7 @@ def export(deployment: Deployment, base: str) -> Files:
     }
 
 
-def _compose(deployment: Deployment) -> str:
+def _compose(deployment: ExportedDeployment) -> str:
     notes = Notes()
     key_file = deployment.key_file
     top: dict[str, Any] = {
@@ -60,7 +60,7 @@ def _compose(deployment: Deployment) -> str:
     return notes.dump(top, top=steps)
 
 
-def _service(deployment: Deployment, notes: Notes) -> dict[str, Any]:
+def _service(deployment: ExportedDeployment, notes: Notes) -> dict[str, Any]:
     why = notes.why
     return {
         "image": deployment.image,
@@ -107,7 +107,7 @@ def _service(deployment: Deployment, notes: Notes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _ports_note(deployment: Deployment) -> str:
+def _ports_note(deployment: ExportedDeployment) -> str:
     if is_loopback(deployment.config.gateway.host):
         return tr(
             "As gateway.host says, from this machine alone. For others: gateway.host: 0.0.0.0 in\n"
@@ -116,7 +116,7 @@ def _ports_note(deployment: Deployment) -> str:
     return tr("As gateway.host says, for other machines too.")
 
 
-def _ports(deployment: Deployment) -> list[str]:
+def _ports(deployment: ExportedDeployment) -> list[str]:
     gateway = deployment.config.gateway
     host = gateway.host.strip("[]")
     if is_loopback(host):
@@ -131,7 +131,7 @@ def _ports(deployment: Deployment) -> list[str]:
     return ports
 
 
-def _environment(deployment: Deployment) -> dict[str, str | None]:
+def _environment(deployment: ExportedDeployment) -> dict[str, str | None]:
     unset = tr("set it in .env")
     found: dict[str, str | None] = {
         "YIBU_PORT": str(deployment.inner_port),
@@ -143,7 +143,7 @@ def _environment(deployment: Deployment) -> dict[str, str | None]:
     return found
 
 
-def _volumes(deployment: Deployment) -> list[Any]:
+def _volumes(deployment: ExportedDeployment) -> list[Any]:
     local = [
         {
             "type": "bind",
@@ -166,14 +166,14 @@ def _plain(text: str) -> str:
     return text.replace("$", "$$")
 
 
-def _sysctls(deployment: Deployment, notes: Notes) -> dict[str, Any]:
+def _sysctls(deployment: ExportedDeployment, notes: Notes) -> dict[str, Any]:
     if deployment.sysctl is None:
         return {}
     note = notes.why("gateway.funasr_port is below 1024, and the container's user is not root.")
     return {**note, "sysctls": {deployment.sysctl: 0}}
 
 
-def _gpus(deployment: Deployment, notes: Notes) -> dict[str, Any]:
+def _gpus(deployment: ExportedDeployment, notes: Notes) -> dict[str, Any]:
     if deployment.gpus == 0:
         return {}
     named = any(model.gpus for model in deployment.config.models)
@@ -195,7 +195,7 @@ def _gpus(deployment: Deployment, notes: Notes) -> dict[str, Any]:
     }
 
 
-def _variables(deployment: Deployment) -> str:
+def _variables(deployment: ExportedDeployment) -> str:
     asked = "".join(f"{_purpose(name)}{name}=\n\n" for name in deployment.secrets)
     passed = "".join(f"# {name}=\n" for name in PASSED if name not in deployment.secrets)
     begin = tr(

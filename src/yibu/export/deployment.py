@@ -66,7 +66,7 @@ class LocalPath:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployment:
+class ExportedDeployment:
     """One yibu.yaml, as the exports need it."""
 
     name: str
@@ -136,7 +136,7 @@ def describe(
     gpus: int | None = -1,
     image: str | None = None,
     written: Sequence[ModelConfig] | None = None,
-) -> Deployment:
+) -> ExportedDeployment:
     """The deployment of a file that was loaded; ``gpus``: -1 finds their number from the models.
 
     ``written``: the models with their paths as the file has them, where those of ``config`` are completed
@@ -154,7 +154,7 @@ def describe(
         )
     variables = tuple(dict.fromkeys(REFERENCE.findall(text)))
     _refuse_secrets(text, config, variables)
-    return Deployment(
+    return ExportedDeployment(
         name=name,
         config=config,
         text=text if text.endswith("\n") else text + "\n",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from yibu.export.deployment import Deployment, File, Files
+from yibu.export.deployment import ExportedDeployment, File, Files
 from yibu.export.notes import Notes
 from yibu.messages import tr
 
@@ -62,7 +62,7 @@ def _expression(query: str) -> str:
     return query
 
 
-def export(deployment: Deployment) -> Files:
+def export(deployment: ExportedDeployment) -> Files:
     """A dashboard, alert rules, and the scrape configuration for both."""
     return {
         "dashboard.json": File(json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"),
@@ -173,7 +173,7 @@ def _rules() -> str:
     return Notes().dump({"groups": [{"name": "yibu", "rules": said}]}, top=top)
 
 
-def _scrape(deployment: Deployment) -> str:
+def _scrape(deployment: ExportedDeployment) -> str:
     notes = Notes()
     job: dict[str, Any] = {
         "job_name": "yibu",
@@ -194,7 +194,7 @@ def _scrape(deployment: Deployment) -> str:
     return notes.dump({"rule_files": ["alerts.yaml"], "scrape_configs": [job]}, top=top)
 
 
-def _address(deployment: Deployment) -> str:
+def _address(deployment: ExportedDeployment) -> str:
     host = deployment.config.gateway.host.strip("[]")
     if host in ("0.0.0.0", "::", "localhost"):
         return "127.0.0.1"

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from yibu import __version__
-from yibu.export.deployment import CONFIG_FOLDER, DATA, MODELS, USER, Deployment, File, Files
+from yibu.export.deployment import (
+    CONFIG_FOLDER,
+    DATA,
+    MODELS,
+    USER,
+    ExportedDeployment,
+    File,
+    Files,
+)
 from yibu.export.notes import comment
 from yibu.messages import tr
 
@@ -20,7 +28,7 @@ _COMPILER = " g++ python3-dev"
 """Engines on GPUs compile kernels as they start (Triton, vLLM's torch.compile)."""
 
 
-def image_files(deployment: Deployment, base: str) -> Files:
+def image_files(deployment: ExportedDeployment, base: str) -> Files:
     """What ``docker build`` needs beside yibu.yaml; ``base`` is ``debian``, ``modelscope``, or an
     image's own name and tag."""
     image = {"debian": DEBIAN, "modelscope": MODELSCOPE}.get(base, base)
@@ -31,7 +39,7 @@ def image_files(deployment: Deployment, base: str) -> Files:
     }
 
 
-def _build_steps(deployment: Deployment, base: str) -> str:
+def _build_steps(deployment: ExportedDeployment, base: str) -> str:
     packages = "ca-certificates libnuma1 tini"
     if base == DEBIAN:
         # Another base has a Python of its own, which Debian's or Ubuntu's would stand in front of.
@@ -79,7 +87,7 @@ COPY yibu.yaml {CONFIG_FOLDER}/yibu.yaml
 """
 
 
-def _runtime(deployment: Deployment) -> str:
+def _runtime(deployment: ExportedDeployment) -> str:
     port = deployment.inner_port
     ports = " ".join(str(one) for one in (port, deployment.config.gateway.funasr_port) if one)
     volumes = tr(

@@ -16,7 +16,7 @@ from yibu.export.deployment import (
     MODELS,
     PASSED,
     USER,
-    Deployment,
+    ExportedDeployment,
     File,
     Files,
 )
@@ -42,7 +42,7 @@ class Cluster:
     service_monitor: bool = False
 
 
-def export(deployment: Deployment, cluster: Cluster) -> Files:
+def export(deployment: ExportedDeployment, cluster: Cluster) -> Files:
     """A file an object, and a kustomization that names them all.
 
     Raises:
@@ -66,7 +66,7 @@ def export(deployment: Deployment, cluster: Cluster) -> Files:
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
-    deployment: Deployment
+    deployment: ExportedDeployment
     cluster: Cluster
 
     @property

@@ -38,13 +38,13 @@ from yibu.gateway.limits import Accounting
 from yibu.gateway.live.routes import LIVE_ROUTES
 from yibu.gateway.live.sessions import LiveSessions
 from yibu.gateway.monitoring.fleet_metrics import fleet_lines
-from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.monitoring.metrics import GatewayMetrics
 from yibu.gateway.monitoring.scrape import EngineMetrics
-from yibu.gateway.ollama.translation import TRANSLATIONS, Translation, translate
+from yibu.gateway.ollama.translation import TRANSLATIONS, PathTranslation, translate
 from yibu.gateway.operations import OPERATIONS, SURFACE_PATHS, Operation, canonical, dialect_of
-from yibu.gateway.proxy.proxy import Proxy
+from yibu.gateway.proxy.proxy import RequestProxy
 from yibu.gateway.proxy.uploads import upload
-from yibu.gateway.requests.offload import Offload
+from yibu.gateway.requests.offload import OffloadProcess
 from yibu.gateway.saved import FILE as SAVED_FILE
 from yibu.gateway.saved import Saved
 from yibu.gateway.sessions import Authentication, ForbiddenError, Sessions
@@ -73,7 +73,7 @@ class Gateway:
         self.deps = deps
         self.config = deps.config
         """The current settings; ``configure`` changes them."""
-        self.metrics = Metrics()
+        self.metrics = GatewayMetrics()
         self.pool = Pool(deps.config.request_timeout)
         self.draining = False
         self.leaving = False
@@ -85,9 +85,11 @@ class Gateway:
         self._authentication = Authentication(keys, Sessions(keys, saved))
         self._cors = Cors(deps.config.cors_origins)
         self._hosts = HostCheck(deps.config.hosts)
-        self.offload = Offload()
+        self.offload = OffloadProcess()
         self.accounting = Accounting(deps.accounts, deps.backend.route)
-        self._proxy = Proxy(deps.backend, self.pool, self.metrics, self.offload, self.accounting)
+        self._proxy = RequestProxy(
+            deps.backend, self.pool, self.metrics, self.offload, self.accounting
+        )
         self._live = LiveSessions(
             deps.backend,
             lambda: self.config,
@@ -231,7 +233,7 @@ class Gateway:
         self._cors.check_site(exchange)
 
     async def _translated(
-        self, exchange: Exchange, path: str, translation: Translation
+        self, exchange: Exchange, path: str, translation: PathTranslation
     ) -> Operation | None:
         """The operation that a request of Ollama's API was translated to; None when it is answered
         already."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from yibu.accounts.handover import Predecessor, Successor
-from yibu.accounts.limits import Admission, Meter, Refusal, Verdict, Window, admit
+from yibu.accounts.handover import LimitsPredecessor, LimitsSuccessor
+from yibu.accounts.limits import Admission, LimitRefusal, LimitVerdict, Meter, Window, admit
 from yibu.accounts.live import Caller, LiveAccounts
 from yibu.accounts.usage import Tokens, Used
 from yibu.channel import Channel
@@ -92,7 +92,7 @@ class Accounting:
         self.known = asyncio.Event()
         """Unset until the replaced node has reported what is in use."""
         self.known.set()
-        self._successor: Successor | None = None
+        self._successor: LimitsSuccessor | None = None
         """The node that now keeps the limits."""
 
     async def admit(self, exchange: Exchange, route: Route, name: str) -> None:
@@ -114,7 +114,7 @@ class Accounting:
             raise _error(verdict.refusal)
         exchange.admission = Admission(meters, tokens)
 
-    async def begin(self, meters: Sequence[Meter], tokens: int) -> Verdict:
+    async def begin(self, meters: Sequence[Meter], tokens: int) -> LimitVerdict:
         """Whether a request may begin; if so, it is counted."""
         if not self.known.is_set():
             await self.known.wait()
@@ -140,16 +140,16 @@ class Accounting:
         """Admit nothing until an old node has reported what is in use, or is gone."""
         self.known.clear()
 
-    def take_over(self, channel: Channel) -> Predecessor:
+    def take_over(self, channel: Channel) -> LimitsPredecessor:
         """Keep the limits for an old node too, until it is gone."""
-        return Predecessor(channel, self, self.clock)
+        return LimitsPredecessor(channel, self, self.clock)
 
     def hand_over(self, channel: Channel) -> None:
         """Leave the limits to a new node from now on."""
         meters = [*self._models.values()]
         if self._accounts is not None:
             meters += self._accounts.meters()
-        self._successor = Successor(channel, meters, self.clock())
+        self._successor = LimitsSuccessor(channel, meters, self.clock())
 
     def meter(self, name: str) -> Meter | None:
         """The meter of that name; None for a key or a model without limits."""
@@ -215,7 +215,7 @@ def estimate(exchange: Exchange, answer_tokens: int) -> Tokens:
     return Tokens(_prompt_estimate(exchange), answer_tokens, estimated=True)
 
 
-def _error(refusal: Refusal) -> OverloadedError:
+def _error(refusal: LimitRefusal) -> OverloadedError:
     who, limit = refusal.who, refusal.limit
     if refusal.kind == "budget":
         return BudgetSpentError(

@@ -100,7 +100,7 @@ OPERATIONS = {
             schema=None,
             model_required=False,
             dialect="script",
-            answer=answers.Recognized,
+            answer=answers.RecognizedText,
             access="key",
         ),
         Operation(

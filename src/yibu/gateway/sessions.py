@@ -50,7 +50,7 @@ class SignedOutError(UnauthorizedError):
 
 
 @dataclass(eq=False, slots=True)
-class Session:
+class BrowserSession:
     """One signed-in browser."""
 
     proof: bytes = field(repr=False)
@@ -73,22 +73,22 @@ class Sessions:
         self._keys = keys
         self.saved = saved
         self._clock = clock
-        self._loaded: OrderedDict[bytes, Session] | None = None
+        self._loaded: OrderedDict[bytes, BrowserSession] | None = None
         self._tries: OrderedDict[str, tuple[float, int]] = OrderedDict()
         """Wrong keys by network: since when, and how many."""
 
     @property
-    def _open(self) -> OrderedDict[bytes, Session]:
+    def _open(self) -> OrderedDict[bytes, BrowserSession]:
         """By the digest of the cookie's value, so that a look tells nothing of it; the one longest unused
         first. Read when the first cookie comes: during an upgrade the earlier process may still write."""
         if self._loaded is None:
             self._loaded = OrderedDict(
-                (one.cookie, Session(one.key, one.begun, one.used, one.used))
+                (one.cookie, BrowserSession(one.key, one.begun, one.used, one.used))
                 for one in self.saved.sessions()
             )
         return self._loaded
 
-    def sign_in(self, key: str, address: str) -> tuple[str, Session, Caller]:
+    def sign_in(self, key: str, address: str) -> tuple[str, BrowserSession, Caller]:
         """Open a session; returns the cookie's value, the session, and the key's holder.
 
         Raises:
@@ -110,7 +110,7 @@ class Sessions:
             raise
         value, now = secrets.token_urlsafe(32), self._clock()
         digest, held = _digest(value), self._keys.digest(key.encode())
-        session = Session(_proof(value, held), now, now, now, held, _csrf(value))
+        session = BrowserSession(_proof(value, held), now, now, now, held, _csrf(value))
         self._open[digest] = session
         self.saved.add_session(SavedSession(digest, session.proof, now, now))
         if len(self._open) > _MOST:
@@ -121,7 +121,7 @@ class Sessions:
         if value := cookie_value(headers):
             self._end(_digest(value))
 
-    def find(self, headers: Headers) -> tuple[Session, Caller] | None:
+    def find(self, headers: Headers) -> tuple[BrowserSession, Caller] | None:
         """The session of a request's cookie, and its user; None without one, or where it has ended.
 
         Raises:
@@ -153,15 +153,15 @@ class Sessions:
         if self._open.pop(digest, None) is not None:
             self.saved.end_session(digest)
 
-    def holds(self, session: Session) -> bool:
+    def holds(self, session: BrowserSession) -> bool:
         """Whether a session is still valid, for a stream that goes on."""
         return session in self._open.values() and self._caller(session) is not None
 
-    def expires(self, session: Session) -> float:
+    def expires(self, session: BrowserSession) -> float:
         """When it expires if unused, in Unix seconds."""
         return min(session.used + _IDLE, session.begun + _LONGEST)
 
-    def _caller(self, session: Session) -> Caller | None:
+    def _caller(self, session: BrowserSession) -> Caller | None:
         if self._clock() >= self.expires(session):
             return None
         try:

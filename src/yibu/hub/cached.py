@@ -13,7 +13,7 @@ from yibu.hub.completeness import NO_WEIGHTS
 from yibu.hub.context import offline_error
 from yibu.hub.digest import Expected
 from yibu.hub.protocol import Hub, Listing
-from yibu.hub.quantization import Choice, Variant, usual
+from yibu.hub.quantization import QuantizationChoice, Variant, usual
 from yibu.hub.records import Record
 from yibu.hub.selection import RemoteFile, Selection, select
 from yibu.hub.types import FileRecord, LocalModel, Source
@@ -47,10 +47,10 @@ def select_here(hub: Hub, source: Source, listing: Listing, main: str) -> Select
     snapshot = hub.snapshot(source, listing.commit)
     by_path = {file.path: file for file in listing.files}
 
-    def choose(found: Sequence[Variant]) -> Choice:
+    def choose(found: Sequence[Variant]) -> QuantizationChoice:
         for variant in found:
             if all(snapshot.existing(by_path[path]) for path in variant.files):
-                return Choice(variant, tr("which is here"))
+                return QuantizationChoice(variant, tr("which is here"))
         return usual(found)
 
     try:

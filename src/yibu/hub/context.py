@@ -15,7 +15,7 @@ from yibu.errors import DiskFullError, HubError, OfflineError, VerificationError
 from yibu.hub.digest import Expected
 from yibu.hub.headers import HeaderChooser, first_usual
 from yibu.hub.http import HttpClient
-from yibu.hub.progress import Meter
+from yibu.hub.progress import ProgressMeter
 from yibu.hub.records import Record, Records, slug
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
@@ -37,7 +37,7 @@ class PullContext:
     records: Records
     settings: HubSettings
     client: HttpClient
-    meter: Meter
+    meter: ProgressMeter
     cancel: threading.Event
     pins: Pins = field(default_factory=dict)
     choose: HeaderChooser = first_usual

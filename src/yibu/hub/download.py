@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from yibu.hub.evidence import Evidence
-from yibu.hub.partial import Partial, Segment
+from yibu.hub.partial import FileSegment, Partial
 from yibu.hub.settings import HubSettings
 
 
@@ -67,7 +67,7 @@ class Claim:
     index: int
     generation: int
 
-    def segment(self) -> Segment:
+    def segment(self) -> FileSegment:
         """Raises Restarted when the file has started over without this thread."""
         with self.file.lock:
             if self.file.generation != self.generation:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from yibu.errors import HubError, HubNotFoundError
 from yibu.hub import http
 from yibu.hub.pages import may_be_page
-from yibu.hub.quantization import Choice, Variant, usual
+from yibu.hub.quantization import QuantizationChoice, Variant, usual
 from yibu.hub.selection import RemoteFile
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import LocalModel, Source
@@ -76,11 +76,11 @@ class RemoteHeaders:
             ) from error
 
 
-HeaderChooser = Callable[[Sequence[Variant], RemoteHeaders], Choice]
+HeaderChooser = Callable[[Sequence[Variant], RemoteHeaders], QuantizationChoice]
 """A :data:`Chooser` that may read the headers of the files to choose from."""
 
 
-def first_usual(found: Sequence[Variant], _headers: RemoteHeaders) -> Choice:
+def first_usual(found: Sequence[Variant], _headers: RemoteHeaders) -> QuantizationChoice:
     return usual(found)
 
 

@@ -24,7 +24,7 @@ _MAX_SEGMENTS = 16
 
 
 @dataclass(slots=True)
-class Segment:
+class FileSegment:
     """Bytes ``start`` to ``stop`` (exclusive; None while the size is not known)."""
 
     start: int
@@ -88,7 +88,7 @@ class Partial:
     def complete(self) -> bool:
         return all(segment.complete for segment in self.segments)
 
-    def write(self, segment: Segment, data: bytes) -> None:
+    def write(self, segment: FileSegment, data: bytes) -> None:
         """Put ``data`` at the segment's next byte.
 
         Raises:
@@ -108,7 +108,7 @@ class Partial:
         with self._lock, naming(self.path):
             self.size, self.etag = size, etag
             if whole:
-                self.segments = [Segment(0, size)]
+                self.segments = [FileSegment(0, size)]
             for segment in self.segments:
                 segment.done = 0
             self._start_over()
@@ -153,7 +153,7 @@ class Partial:
         text = json.dumps(header).encode("ascii")
         os.pwrite(self._journal, text.ljust(_HEADER_BYTES - 1) + b"\n", 0)
 
-    def _write_count(self, segment: Segment) -> None:
+    def _write_count(self, segment: FileSegment) -> None:
         offset = _HEADER_BYTES + self.segments.index(segment) * _COUNT_BYTES
         os.pwrite(self._journal, b"%016d\n" % segment.done, offset)
 
@@ -162,7 +162,7 @@ class Partial:
 class _Journal:
     size: int | None
     etag: str
-    segments: list[Segment]
+    segments: list[FileSegment]
 
 
 @contextmanager
@@ -174,12 +174,12 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def plan_segments(size: int | None, segment_bytes: int) -> list[Segment]:
+def plan_segments(size: int | None, segment_bytes: int) -> list[FileSegment]:
     """Equal ranges of at least ``segment_bytes``, at most sixteen."""
     if size is None or size <= segment_bytes:
-        return [Segment(0, size)]
+        return [FileSegment(0, size)]
     step = max(segment_bytes, -(-size // _MAX_SEGMENTS))
-    return [Segment(start, min(start + step, size)) for start in range(0, size, step)]
+    return [FileSegment(start, min(start + step, size)) for start in range(0, size, step)]
 
 
 def partial_bytes(path: Path) -> int:
@@ -203,7 +203,7 @@ def _read_journal(path: Path, data_bytes: int) -> _Journal | None:
         if len(counts) != len(starts) or starts[0] != 0 or sorted(starts) != starts:
             return None
         stops = [*starts[1:], size]
-        segments = [Segment(*item) for item in zip(starts, stops, counts, strict=True)]
+        segments = [FileSegment(*item) for item in zip(starts, stops, counts, strict=True)]
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None  # no journal, or half of one: the file starts over
     for segment in segments:

@@ -14,7 +14,7 @@ _WINDOW = 5.0
 """Seconds over which the rate is taken: long enough to be calm, short enough to be true."""
 
 
-class Meter:
+class ProgressMeter:
     """Adds up bytes from any thread; ``report`` is called by one thread, the pulling one."""
 
     def __init__(self, callback: ProgressCallback | None) -> None:

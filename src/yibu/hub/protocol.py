@@ -20,7 +20,7 @@ class Listing:
     files: tuple[RemoteFile, ...]
 
 
-class Snapshot(Protocol):
+class CacheSnapshot(Protocol):
     """Where a hub's cache keeps one revision of a repository."""
 
     @property
@@ -59,7 +59,7 @@ class Hub(Protocol):
     def immutable(self, source: Source) -> bool:
         """Whether the revision can never mean other files."""
 
-    def snapshot(self, source: Source, commit: str) -> Snapshot: ...
+    def snapshot(self, source: Source, commit: str) -> CacheSnapshot: ...
 
 
 def move(fresh: Path, target: Path) -> None:

@@ -53,13 +53,13 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class QuantizationChoice:
     variant: Variant
     why: str
     """A clause: "it is the usual one", "the best of those that fit" …"""
 
 
-Chooser = Callable[[Sequence[Variant]], Choice]
+Chooser = Callable[[Sequence[Variant]], QuantizationChoice]
 """Picks among several whole variants, the most usual first; may raise DoesNotFitError."""
 
 
@@ -183,9 +183,9 @@ def by_tag(found: Sequence[Variant], tag: str, source: str) -> Variant:
     )
 
 
-def usual(found: Sequence[Variant]) -> Choice:
+def usual(found: Sequence[Variant]) -> QuantizationChoice:
     """The first whole one, where nothing is known of the machine."""
-    return Choice(found[0], tr("the usual one"))
+    return QuantizationChoice(found[0], tr("the usual one"))
 
 
 def listed(found: Sequence[Variant]) -> str:

@@ -42,7 +42,7 @@ from yibu.hub.links import prune
 from yibu.hub.locks import READ_ONLY_ERRNOS, pulling
 from yibu.hub.partial import partial_bytes
 from yibu.hub.protocol import Hub, Listing
-from yibu.hub.quantization import Choice, Variant
+from yibu.hub.quantization import QuantizationChoice, Variant
 from yibu.hub.records import Proof, Record, RecordedFile, now, unchanged
 from yibu.hub.removal import supersede
 from yibu.hub.selection import RemoteFile, Selection, require_indexed, select
@@ -101,7 +101,7 @@ def _chosen(
     if context.settings.offline:
         return select_here(hub, source, listing, main)
 
-    def choose(found: Sequence[Variant]) -> Choice:
+    def choose(found: Sequence[Variant]) -> QuantizationChoice:
         headers = remote_headers(source, listing.files, context.client, context.settings)
         return context.choose(found, headers)
 

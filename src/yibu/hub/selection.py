@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from yibu.errors import HubError, HubNotFoundError, VerificationError
 from yibu.hub import quantization
 from yibu.hub.digest import Expected
-from yibu.hub.quantization import Choice, Chooser, Variant
+from yibu.hub.quantization import Chooser, QuantizationChoice, Variant
 from yibu.hub.source import safe_member
 from yibu.hub.types import Source
 from yibu.messages import tr
@@ -185,7 +185,9 @@ def _quantized(
     if earlier is not None:
         return _of_variant(earlier, by_path)
     choice = (
-        choose(whole) if len(whole) > 1 else Choice(whole[0], tr("the only one that is complete"))
+        choose(whole)
+        if len(whole) > 1
+        else QuantizationChoice(whole[0], tr("the only one that is complete"))
     )
     others = [variant for variant in whole if variant is not choice.variant]
     note = tr(

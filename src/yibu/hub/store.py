@@ -26,9 +26,9 @@ from yibu.hub.http import HttpClient
 from yibu.hub.links import link_directory, make_links
 from yibu.hub.local import open_local
 from yibu.hub.packages import pull_package
-from yibu.hub.progress import Meter
+from yibu.hub.progress import ProgressMeter
 from yibu.hub.protocol import Hub
-from yibu.hub.quantization import Choice, Variant
+from yibu.hub.quantization import QuantizationChoice, Variant
 from yibu.hub.records import Record
 from yibu.hub.repository import pull_repository
 from yibu.hub.selection import select
@@ -75,7 +75,7 @@ class Store(Upkeep):
         source = with_revision(source, revision)
         if source.scheme == "local":
             return _pull_local(source, cache_dir)
-        meter = Meter(progress)
+        meter = ProgressMeter(progress)
         pins = catalogue.pins(source) if expect is None else expect
         ca_bundle = self._settings.index.ca_bundle if source.scheme == "pypi" else None
         making = closing(HttpClient(self._settings, ca_bundle=ca_bundle))
@@ -132,7 +132,7 @@ class Store(Upkeep):
         client = HttpClient(self._settings)
         record = self._records.read(source)
 
-        def choose(found: Sequence[Variant]) -> Choice:
+        def choose(found: Sequence[Variant]) -> QuantizationChoice:
             every = remote_headers(source, listing.files, client, self._settings)
             return self._choose(found, every)
 

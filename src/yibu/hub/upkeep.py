@@ -19,7 +19,7 @@ from yibu.hub.context import os_errors, pull_lock
 from yibu.hub.digest import Expected, check, digest
 from yibu.hub.local import local_files, open_local
 from yibu.hub.locks import PULLS, READ_ONLY_ERRNOS, is_free, lease, try_exclusive
-from yibu.hub.progress import Meter
+from yibu.hub.progress import ProgressMeter
 from yibu.hub.records import Proof, Record, RecordedFile, Records, now, slug
 from yibu.hub.removal import delete, earlier_commits
 from yibu.hub.types import ProgressCallback, Scheme, Source
@@ -103,9 +103,9 @@ class Upkeep:
             HubNotFoundError: the model is not in the store.
         """
         sources = [source] if source else [record.source for record in self._records]
-        return [self._verify(each, Meter(progress)) for each in sources]
+        return [self._verify(each, ProgressMeter(progress)) for each in sources]
 
-    def _verify(self, source: Source, meter: Meter) -> VerifyResult:
+    def _verify(self, source: Source, meter: ProgressMeter) -> VerifyResult:
         record = self._records.read(source)
         if record is None:
             if source.scheme != "local":

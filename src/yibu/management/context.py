@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from yibu.config import Config
     from yibu.environments.manager import EnvironmentManager
     from yibu.hub.headers import RemoteHeaders
-    from yibu.hub.quantization import Choice, Variant
+    from yibu.hub.quantization import QuantizationChoice, Variant
     from yibu.hub.store import Store
-    from yibu.node.control.client import Client
+    from yibu.node.control.client import ControlClient
     from yibu.planner.types import Machine
     from yibu.resolve import Resolver
 
@@ -48,11 +48,11 @@ class Context:
         return probe(self.env.get("CUDA_VISIBLE_DEVICES"))
 
     @property
-    def client(self) -> Client:
+    def client(self) -> ControlClient:
         """A client of this home's node."""
-        from yibu.node.control.client import Client
+        from yibu.node.control.client import ControlClient
 
-        return Client(self.paths)
+        return ControlClient(self.paths)
 
     def find_file(self, named: Path | None = None) -> Path:
         """The configuration file: the one that was named, else ./yibu.yaml.
@@ -96,7 +96,7 @@ def open_store(context: Context, *, offline: bool = False, machine: Machine | No
     from yibu.hub.settings import HubSettings
     from yibu.hub.store import Store
 
-    def choose(found: Sequence[Variant], headers: RemoteHeaders) -> Choice:
+    def choose(found: Sequence[Variant], headers: RemoteHeaders) -> QuantizationChoice:
         # Only where there is a choice: the planner and the engines take a while to import.
         from yibu.resolve.quantization import by_plan
 

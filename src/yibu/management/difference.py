@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from yibu.config import ModelConfig
-from yibu.config.settings import SettingChange, Settings, changes, shown_value
+from yibu.config.settings import GatewaySettings, SettingChange, changes, shown_value
 from yibu.config.wire import model_config, plain_config
 from yibu.messages import tr
 
@@ -29,7 +29,7 @@ class Changed:
 class NewSettings:
     """New settings of the gateway."""
 
-    value: Settings
+    value: GatewaySettings
     changes: tuple[SettingChange, ...]
     """Changes to the current ones."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -137,7 +137,7 @@ def before_last_apply(told: Mapping[str, Any]) -> Difference | None:
         return None
     wanted = [model_config(data) for data in before["models"]]
     found = difference(wanted, told, [data["name"] for data in told["models"]])
-    now, then = (Settings.from_plain(one["settings"]) for one in (told, before))
+    now, then = (GatewaySettings.from_plain(one["settings"]) for one in (told, before))
     return replace(found, settings=NewSettings(then, changes(now, then)))
 
 

@@ -23,7 +23,7 @@ from yibu.messages import tr
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
+class TypedOptions:
     """A command line's arguments beside the models' names."""
 
     name: str | None = None
@@ -36,7 +36,7 @@ class Typed:
     offline: bool = False
 
 
-NOTHING_TYPED = Typed()
+NOTHING_TYPED = TypedOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class _Entry:
             written = written or named
         return str(resolve_source(written, directory)) if written else ""
 
-    def settled(self, directory: Path, typed: Typed, flags: Lifted) -> ModelConfig:
+    def settled(self, directory: Path, typed: TypedOptions, flags: Lifted) -> ModelConfig:
         """The entry as the node gets it, with the command line's arguments applied."""
         model, own = self.model, self.found
         base = model.directory or directory
@@ -179,7 +179,7 @@ def choose(
     wanted: Sequence[str],
     config: Config,
     directory: Path,
-    typed: Typed = NOTHING_TYPED,
+    typed: TypedOptions = NOTHING_TYPED,
 ) -> Chosen:
     """The models that are named (names of the file, catalogue entries, sources), or all of the file.
 
@@ -226,8 +226,8 @@ def gateway_settings(config: Config) -> Config:
 
 
 def _read_typed(
-    wanted: Sequence[str], typed: Typed, entries: Sequence[_Entry], directory: Path
-) -> tuple[Sequence[str], Typed, Lifted]:
+    wanted: Sequence[str], typed: TypedOptions, entries: Sequence[_Entry], directory: Path
+) -> tuple[Sequence[str], TypedOptions, Lifted]:
     """The flags after ``--``, taken apart: where ``--model`` is among them, it names what to bring up; what is
     left as typed are the engine's own."""
     if not typed.flags:

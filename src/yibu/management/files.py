@@ -155,12 +155,12 @@ class ConfigFile:
 
     def _chosen(self, data: bytes) -> Chosen:
         from yibu.hub.settings import is_offline
-        from yibu.management.entries import Chosen, Typed, choose
+        from yibu.management.entries import Chosen, TypedOptions, choose
 
         config = self._config(data)
         if not config.models:
             return Chosen(config, ())
-        typed = Typed(offline=is_offline(self._context.env))
+        typed = TypedOptions(offline=is_offline(self._context.env))
         return choose([], config, self._context.directory, typed)
 
 

@@ -27,7 +27,7 @@ _NODE = "node"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LineFilter:
     """Which lines to show."""
 
     since: float | None = None
@@ -79,7 +79,7 @@ def _names(paths: Paths) -> list[str]:
     return sorted(map(log_name, paths.logs.glob("*.log")))
 
 
-def past(files: Mapping[Path, int | None], wanted: Wanted, most: int | None) -> Iterable[Line]:
+def past(files: Mapping[Path, int | None], wanted: LineFilter, most: int | None) -> Iterable[Line]:
     """What the logs have up to these bytes, in the order of time as far as lines have times; at most the last ``most``."""
     several = [_timed(file, _written(file, end, wanted, most)) for file, end in files.items()]
     merged = heapq.merge(*several, key=log_lines.sort_key)
@@ -87,7 +87,7 @@ def past(files: Mapping[Path, int | None], wanted: Wanted, most: int | None) -> 
     return chosen if most is None else deque(chosen, most)
 
 
-def _written(file: Path, end: int | None, wanted: Wanted, most: int | None) -> Iterator[str]:
+def _written(file: Path, end: int | None, wanted: LineFilter, most: int | None) -> Iterator[str]:
     """A log's lines, oldest first; no more of them than can be shown."""
     if wanted.everything and most is not None:
         yield from logs.tail(file, most, end)
@@ -132,7 +132,7 @@ class UnknownLogError(NotRunningError):
     """There is no log of that name."""
 
 
-class Found:
+class LogQuery:
     """A request for lines."""
 
     def __init__(self, wanted: Mapping[str, Any]) -> None:
@@ -151,7 +151,7 @@ class Found:
         # Text, and no pattern: one that takes for ever to match would hold the node up.
         search = wanted.get("search")
         pattern = re.compile(re.escape(search), re.IGNORECASE) if search else None
-        self.wanted = Wanted(begin, level, pattern)
+        self.wanted = LineFilter(begin, level, pattern)
         self.most = int(wanted.get("lines") or 200)
 
 
@@ -171,7 +171,7 @@ def listing(paths: Paths) -> list[dict[str, Any]]:
 
 def rows(paths: Paths, names: Sequence[str], wanted: Mapping[str, Any]) -> list[dict[str, object]]:
     """The last lines, oldest first. Raises YibuError."""
-    found = Found(wanted)
+    found = LogQuery(wanted)
     ends = dict.fromkeys(_known(paths, names))
     return [row(line) for line in past(ends, found.wanted, found.most)]
 
@@ -182,7 +182,7 @@ class Followed:
     def __init__(
         self,
         files: Iterable[Path],
-        wanted: Wanted,
+        wanted: LineFilter,
         others: Callable[[], Iterable[Path]] = lambda: (),
     ) -> None:
         """``others`` gives files that are followed from their beginning, as soon as they are there."""
@@ -213,7 +213,7 @@ def followed_rows(
 ) -> Callable[[], list[dict[str, object]]]:
     """A function that gives the lines that were written since its last call; at the first the lines
     before them. Raises YibuError."""
-    found = Found(wanted)
+    found = LogQuery(wanted)
     others = (lambda: ()) if names else (lambda: files(paths, ()))
     followed = Followed(_known(paths, names), found.wanted, others)
     before = [past(followed.ends, found.wanted, found.most)]

@@ -110,10 +110,10 @@ def _in_file(proposal: Proposal, file: ConfigFile) -> dict[str, Any] | None:
 def _typed(wanted: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """The entry of one model that was named, as `yibu up` would bring it up."""
     from yibu.config import Config
-    from yibu.management.entries import Typed, choose
+    from yibu.management.entries import TypedOptions, choose
 
     flags = tuple(wanted.get("flags") or ())
-    typed = Typed(name=wanted.get("name"), engine=wanted.get("engine"), flags=flags)
+    typed = TypedOptions(name=wanted.get("name"), engine=wanted.get("engine"), flags=flags)
     model = choose([wanted.get("model") or ""], Config(), context.directory, typed).models[0]
     entry: dict[str, Any] = {"name": model.name, "source": model.source}
     if wanted.get("engine"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from yibu.config import ModelConfig
-from yibu.config.settings import Settings, changes, shown_value
+from yibu.config.settings import GatewaySettings, changes, shown_value
 from yibu.config.wire import model_config, plain_config
 from yibu.files import write_whole
 
@@ -27,7 +27,7 @@ class Served:
     until: int
     """When they were replaced, in Unix seconds."""
     models: tuple[ModelConfig, ...]
-    settings: Settings
+    settings: GatewaySettings
     """The gateway's."""
 
     def plain(self) -> dict[str, Any]:
@@ -38,14 +38,14 @@ class Served:
             "settings": self.settings.plain(),
         }
 
-    def is_set(self, models: Sequence[ModelConfig], settings: Settings) -> bool:
+    def is_set(self, models: Sequence[ModelConfig], settings: GatewaySettings) -> bool:
         """Whether it is these."""
         own, others = ({one.name: one for one in some} for some in (self.models, models))
         return own == others and not changes(self.settings, settings)
 
     def shown(self) -> dict[str, Any]:
         """For people: the models' names, and the settings that are not defaults."""
-        changed = changes(Settings(), self.settings)
+        changed = changes(GatewaySettings(), self.settings)
         return {
             "until": self.until,
             "models": [model.name for model in self.models],
@@ -57,7 +57,7 @@ class Served:
         return cls(
             int(data["until"]),
             tuple(map(model_config, data["models"])),
-            Settings.from_plain(data["settings"]),
+            GatewaySettings.from_plain(data["settings"]),
         )
 
 
@@ -67,13 +67,13 @@ class History:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def push(self, models: Sequence[ModelConfig], settings: Settings) -> None:
+    def push(self, models: Sequence[ModelConfig], settings: GatewaySettings) -> None:
         """Store what is about to be replaced. Raises OSError."""
         kept = self.before(models, settings)[::-1]
         until = max(int(time.time()), kept[-1].until + 1 if kept else 0)  # it names the set
         self._write([*kept, Served(until, tuple(models), settings)][-_KEPT:])
 
-    def before(self, models: Sequence[ModelConfig], settings: Settings) -> list[Served]:
+    def before(self, models: Sequence[ModelConfig], settings: GatewaySettings) -> list[Served]:
         """The entries that a rollback from ``models`` and ``settings`` can restore, the latest first.
 
         Leaves out the latest ones that equal them: an apply that failed or was interrupted stores what is

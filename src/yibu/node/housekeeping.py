@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from yibu.config.names import generation_of
-from yibu.node.logs import Rotation, rotate_if_large
+from yibu.node.logs import LogRotation, rotate_if_large
 from yibu.node.machine.orphans import OrphanReaper
 from yibu.paths import log_name
 
@@ -19,7 +19,7 @@ _ORPHANS_EVERY = 5.0
 """Seconds between two looks for orphans that died unnoticed."""
 
 
-async def rotate_logs(files: Callable[[], Iterable[Path]], rotation: Rotation) -> None:
+async def rotate_logs(files: Callable[[], Iterable[Path]], rotation: LogRotation) -> None:
     """Bound the live log files, for ever. They are looked at often, because a flood fills a disk
     in seconds."""
     while True:

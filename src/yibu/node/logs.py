@@ -31,7 +31,7 @@ _DROPPED_LINE = re.compile(_DROPPED.replace(b"[", rb"\[").replace(b"%d", rb"(\d+
 
 
 @dataclass(frozen=True, slots=True)
-class Rotation:
+class LogRotation:
     """At most ``max_bytes`` × (``generations`` + 1) a replica, and what is written in ``every``
     seconds. A file is rotated at three quarters of ``max_bytes``, so that only an engine that
     fills the last quarter within ``every`` loses lines."""
@@ -79,7 +79,7 @@ def has_room(directory: Path) -> bool:
     return True
 
 
-def rotate_if_large(path: Path, rotation: Rotation) -> bool:
+def rotate_if_large(path: Path, rotation: LogRotation) -> bool:
     """Rotate when the live file is large enough; True when it was. Never raises for I/O.
 
     On a full disk older generations are dropped to make room; when even that does not help, the
@@ -105,7 +105,7 @@ def _shift(path: Path, generations: int) -> None:
             generation(path, number).rename(generation(path, number + 1))
 
 
-def _copy_and_truncate(path: Path, rotation: Rotation) -> None:
+def _copy_and_truncate(path: Path, rotation: LogRotation) -> None:
     copy = generation(path, 1)
     oldest = rotation.generations
     while True:

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from yibu.config.settings import Settings
+from yibu.config.settings import GatewaySettings
 from yibu.node.control.control import Control, GatewayHandle, Stopping
 from yibu.node.control.server import ControlServer
 from yibu.node.fleet.deploy import Deployer
@@ -25,7 +25,7 @@ from yibu.node.handover.ownership import Ownership
 from yibu.node.history import History
 from yibu.node.launch.spec import Host
 from yibu.node.lock import node_lock
-from yibu.node.logs import Rotation
+from yibu.node.logs import LogRotation
 from yibu.node.machine.gpu import GpuMemory, Nvml
 from yibu.node.machine.orphans import become_subreaper
 from yibu.node.machine.ports import Ports
@@ -58,9 +58,9 @@ class Node:
     env: Mapping[str, str] = field(repr=False)
     """What engines inherit, less credentials."""
     timings: Timings = field(default_factory=Timings)
-    rotation: Rotation = field(default_factory=Rotation)
+    rotation: LogRotation = field(default_factory=LogRotation)
     gpu_memory: GpuMemory = field(default_factory=Nvml)
-    settings: Settings = field(default_factory=Settings)
+    settings: GatewaySettings = field(default_factory=GatewaySettings)
     """What the gateway starts with."""
     secrets: Sequence[str] = field(default=(), repr=False)
     """The keys, as far as they are known."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from yibu.messages import tr
 from yibu.planner.arithmetic import kv_bytes_per_token, tensor_parallel_problem, valid_size
 from yibu.planner.cpu import MIN_CONTEXT, largest_context
-from yibu.planner.gpu_advice import Refusal, too_large
+from yibu.planner.gpu_advice import PlacementRefusal, too_large
 from yibu.planner.gpu_need import (
     fixed_budget,
     least_need,
@@ -60,7 +60,7 @@ def place(
     machine: Machine,
     left: Mapping[int, int],
     cap: int | None = None,
-) -> Spot | Refusal:
+) -> Spot | PlacementRefusal:
     """Find the fewest GPUs that hold the model with the context that is wanted.
 
     Where no number of GPUs does, the one that leaves the longest context is taken.
@@ -70,7 +70,7 @@ def place(
         cap: Tokens to which a context that nobody asked for is limited.
     """
     candidates = _candidates(request, machine, left)
-    if isinstance(candidates, Refusal):
+    if isinstance(candidates, PlacementRefusal):
         return candidates
     best: Spot | None = None
     problems = []
@@ -88,7 +88,7 @@ def place(
     if best is not None:
         return best
     if problems and (request.tensor_parallel or request.gpus) and len(problems) == 1:
-        return Refusal(
+        return PlacementRefusal(
             tr(
                 "{problems}, so tensor parallel {tensor_parallel} is not possible",
                 problems=problems[0],
@@ -99,13 +99,15 @@ def place(
     return too_large(request, facts, candidates, left)
 
 
-def _candidates(request: Request, machine: Machine, left: Mapping[int, int]) -> list[Gpu] | Refusal:
+def _candidates(
+    request: Request, machine: Machine, left: Mapping[int, int]
+) -> list[Gpu] | PlacementRefusal:
     """GPUs the model may use, those with most room first."""
     known = {gpu.index: gpu for gpu in machine.gpus}
     if request.gpus is not None:
         if missing := [index for index in request.gpus if index not in known]:
             have = ", ".join(map(str, sorted(known))) or tr("none")
-            return Refusal(
+            return PlacementRefusal(
                 tr(
                     "GPU {missing} was asked for, and this machine has {have}",
                     missing=missing[0],
@@ -117,7 +119,7 @@ def _candidates(request: Request, machine: Machine, left: Mapping[int, int]) -> 
     usable = [g for g in machine.gpus if (g.compute_capability or (9, 9)) >= (7, 0)]
     if not usable:
         names = ", ".join(sorted({gpu.name for gpu in machine.gpus}))
-        return Refusal(
+        return PlacementRefusal(
             tr(
                 "vLLM needs compute capability 7.0 or higher, and this machine has {names}",
                 names=names,

@@ -16,12 +16,12 @@ from yibu.planner.types import Gpu, MemoryNeed, ModelFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class PlacementRefusal:
     reason: str
     suggestions: tuple[str, ...] = ()
 
 
-def too_few(request: Request, facts: ModelFacts, usable: int) -> Refusal | None:
+def too_few(request: Request, facts: ModelFacts, usable: int) -> PlacementRefusal | None:
     """The refusal where more GPUs are asked for than are usable."""
     asked = (request.tensor_parallel or 1) * request.groups
     if asked <= usable:
@@ -36,18 +36,18 @@ def too_few(request: Request, facts: ModelFacts, usable: int) -> Refusal | None:
             wanted=asked,
             usable=usable,
         )
-        return Refusal(reason, (tr("fewer of them, or more GPUs"),))
+        return PlacementRefusal(reason, (tr("fewer of them, or more GPUs"),))
     reason = tr(
         "tensor parallel {asked} was asked for, and {candidates_count} GPUs are usable",
         asked=asked,
         candidates_count=usable,
     )
-    return Refusal(reason, (f"`tensor_parallel: {valid_size(facts, usable)}`",))
+    return PlacementRefusal(reason, (f"`tensor_parallel: {valid_size(facts, usable)}`",))
 
 
 def too_large(
     request: Request, facts: ModelFacts, candidates: Sequence[Gpu], left: Mapping[int, int]
-) -> Refusal:
+) -> PlacementRefusal:
     """The refusal of a model that fits on none of the ``candidates``, with the arithmetic."""
     if (refusal := too_few(request, facts, len(candidates))) is not None:
         return refusal
@@ -75,7 +75,7 @@ def too_large(
         smaller = tr(
             "a smaller `{option}:`; it needs {need_total} at least", option=option, need_total=least
         )
-        return Refusal(reason, (smaller,))
+        return PlacementRefusal(reason, (smaller,))
     reason = tr(
         "with {context:,} tokens it needs {need} on {where}, and {need_total} is free there",
         context=context,
@@ -85,7 +85,7 @@ def too_large(
     )
     if fixed is not None:
         reason = tr("{reason}; its budget is {fixed}", reason=reason, fixed=size(fixed))
-    return Refusal(reason, suggestions(request, facts, used, need, room))
+    return PlacementRefusal(reason, suggestions(request, facts, used, need, room))
 
 
 def suggestions(

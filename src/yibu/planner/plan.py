@@ -9,7 +9,7 @@ from yibu.messages import tr
 from yibu.planner import cpu, gpu, offload, speech
 from yibu.planner.arithmetic import kv_bytes_per_token, valid_size
 from yibu.planner.gpu import Spot
-from yibu.planner.gpu_advice import Refusal, more_memory
+from yibu.planner.gpu_advice import PlacementRefusal, more_memory
 from yibu.planner.gpu_need import least_need, margin
 from yibu.planner.request import Request
 from yibu.planner.text import size
@@ -141,7 +141,7 @@ def place_anyway(request: Request, machine: Machine) -> Placement | None:
     share = request.memory_share or _FORCED_SHARE
     wanted = replace(request, tensor_parallel=tp, memory_share=share)
     spot = gpu.place(wanted, request.facts, roomy, left)
-    if isinstance(spot, Refusal):
+    if isinstance(spot, PlacementRefusal):
         return None
     return gpu.placement(spot, spot.least.total, 0, machine)
 
@@ -167,11 +167,11 @@ def room(machine: Machine) -> dict[int, int]:
 
 def _plan_gpus(requests: Mapping[int, Request], machine: Machine) -> dict[int, ModelPlan]:
     """Try longer contexts first; keep the first attempt in which the most models fit."""
-    best: dict[int, list[Spot] | Refusal] = {}
+    best: dict[int, list[Spot] | PlacementRefusal] = {}
     most = -1
     for cap in _CONTEXT_CAPS:
         attempt = _attempt(requests, machine, cap)
-        fitting = sum(not isinstance(found, Refusal) for found in attempt.values())
+        fitting = sum(not isinstance(found, PlacementRefusal) for found in attempt.values())
         if fitting > most:
             best, most = attempt, fitting
         if fitting == len(requests):
@@ -185,7 +185,7 @@ def _plan_gpus(requests: Mapping[int, Request], machine: Machine) -> dict[int, M
         placements.setdefault(i, []).append(gpu.placement(spot, budget, order, machine))
     plans = {}
     for i, found in best.items():
-        if isinstance(found, Refusal):
+        if isinstance(found, PlacementRefusal):
             plans[i] = ModelPlan(
                 requests[i].name, "does_not_fit", None, (found.reason,), found.suggestions
             )
@@ -196,9 +196,9 @@ def _plan_gpus(requests: Mapping[int, Request], machine: Machine) -> dict[int, M
 
 def _attempt(
     requests: Mapping[int, Request], machine: Machine, cap: int | None
-) -> dict[int, list[Spot] | Refusal]:
+) -> dict[int, list[Spot] | PlacementRefusal]:
     left = room(machine)
-    result: dict[int, list[Spot] | Refusal] = {}
+    result: dict[int, list[Spot] | PlacementRefusal] = {}
     for i in sorted(requests, key=lambda i: _urgency(requests[i], i)):
         request = requests[i]
         before = dict(left)
@@ -206,7 +206,7 @@ def _attempt(
         for _ in range(request.replicas):
             assert request.facts is not None  # _goes_to_gpu saw to it
             spot = gpu.place(request, request.facts, machine, left, cap)
-            if isinstance(spot, Refusal):
+            if isinstance(spot, PlacementRefusal):
                 result[i] = _of_replicas(spot, len(spots), request)
                 left = before
                 break
@@ -225,7 +225,7 @@ def _urgency(request: Request, position: int) -> tuple[bool, bool, int, int]:
     return (request.gpus is None, not fixed, -weights, position)
 
 
-def _of_replicas(refusal: Refusal, placed: int, request: Request) -> Refusal:
+def _of_replicas(refusal: PlacementRefusal, placed: int, request: Request) -> PlacementRefusal:
     if not placed:
         return refusal
     reason = tr(
@@ -234,7 +234,7 @@ def _of_replicas(refusal: Refusal, placed: int, request: Request) -> Refusal:
         replicas=request.replicas,
         reason=refusal.reason,
     )
-    return Refusal(reason, (f"`replicas: {placed}`", *refusal.suggestions))
+    return PlacementRefusal(reason, (f"`replicas: {placed}`", *refusal.suggestions))
 
 
 def _each(text: str, *, many: bool) -> str:

@@ -92,7 +92,7 @@ def _safetensors_files(path: Path, names: set[str], index: Mapping[str, Any] | N
 
 def facts_from_tensors(
     config: Mapping[str, Any],
-    tensors: list[safetensors.Tensor],
+    tensors: list[safetensors.SafetensorsTensor],
     index: Mapping[str, Any] | None,
     files: tuple[str, ...],
     templates: Sequence[str],
@@ -162,7 +162,7 @@ def _total_size(index: Mapping[str, Any] | None) -> int:
     return int(size) if isinstance(size, int | float) and 0 < size < 1 << 50 else 0
 
 
-def _main_dtype(tensors: Iterable[safetensors.Tensor]) -> str:
+def _main_dtype(tensors: Iterable[safetensors.SafetensorsTensor]) -> str:
     sizes: dict[str, int] = {}
     for tensor in tensors:
         sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.size
@@ -171,7 +171,9 @@ def _main_dtype(tensors: Iterable[safetensors.Tensor]) -> str:
     return names.get(main, main.lower())
 
 
-def _stored_parameters(config: Mapping[str, Any], tensors: list[safetensors.Tensor]) -> int:
+def _stored_parameters(
+    config: Mapping[str, Any], tensors: list[safetensors.SafetensorsTensor]
+) -> int:
     """Weights counted, packed ones (several in an I32 or U8) unpacked, scales left out."""
     bits = quantization.bits(config) if tensors else None
     total = 0

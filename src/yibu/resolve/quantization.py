@@ -8,7 +8,7 @@ from dataclasses import replace
 from yibu.config import ModelConfig
 from yibu.errors import DoesNotFitError
 from yibu.hub.headers import HeaderChooser, RemoteHeaders
-from yibu.hub.quantization import Choice, Variant, listed
+from yibu.hub.quantization import QuantizationChoice, Variant, listed
 from yibu.messages import tr
 from yibu.planner.headers import gguf_facts
 from yibu.planner.types import Machine
@@ -18,7 +18,7 @@ from yibu.resolve.resolver import Resolver
 def by_plan(resolver: Resolver, machine: Callable[[], Machine]) -> HeaderChooser:
     """Takes the most usual quantization that fits by the plan; ``machine`` is asked when needed."""
 
-    def choose(found: Sequence[Variant], headers: RemoteHeaders) -> Choice:
+    def choose(found: Sequence[Variant], headers: RemoteHeaders) -> QuantizationChoice:
         """Raises DoesNotFitError when none fits."""
         # One header tells of all: they differ in the bytes of their weights alone.
         facts = gguf_facts(str(headers.source), headers, found[0].files)
@@ -35,7 +35,7 @@ def by_plan(resolver: Resolver, machine: Callable[[], Machine]) -> HeaderChooser
             ).verdict
             if verdict.placement is not None:
                 first = tr("the usual one, and it fits here")
-                return Choice(
+                return QuantizationChoice(
                     variant, tr("for {reasons}", reasons=reasons[0]) if reasons else first
                 )
             reasons.append(

@@ -21,10 +21,10 @@ from typing import Self
 from yibu.errors import OverloadedError, RequestError
 from yibu.speech.jobs import Answer, Job, work_off
 from yibu.speech.live.partials import PartialQueue
-from yibu.speech.metrics import Metrics
+from yibu.speech.metrics import SpeechMetrics
 from yibu.speech.queueing import FairQueue
-from yibu.speech.settings import Limits
-from yibu.speech.types import Options, Recognized, Recognizer, Segment
+from yibu.speech.settings import EngineLimits
+from yibu.speech.types import RecognitionOptions, Recognized, Recognizer, Segment
 
 _SMOOTHING = 0.3
 """Weight of the newest batch in the estimate of the model's speed."""
@@ -40,7 +40,7 @@ class Ticket:
         self,
         batcher: Batcher,
         number: int,
-        options: Options,
+        options: RecognitionOptions,
         emit: Callable[[Recognized], None],
         expected: float,
     ) -> None:
@@ -118,8 +118,8 @@ class Batcher:
         self,
         recognizer: Recognizer,
         threads: Sequence[Executor],
-        limits: Limits,
-        metrics: Metrics,
+        limits: EngineLimits,
+        metrics: SpeechMetrics,
     ) -> None:
         """Each of ``threads`` is an executor of one thread; all of them may call the recognizer at
         once."""
@@ -155,7 +155,7 @@ class Batcher:
         return time.monotonic() - earliest > self.limits.stall_seconds
 
     def admit(
-        self, options: Options, emit: Callable[[Recognized], None], expected: float
+        self, options: RecognitionOptions, emit: Callable[[Recognized], None], expected: float
     ) -> Ticket:
         """A place for a request with about ``expected`` seconds of audio.
 

@@ -24,8 +24,8 @@ from yibu.errors import InvalidRequestError, UsageError, YibuError
 from yibu.messages import joined, tr
 from yibu.speech.cores import physical_cores
 from yibu.speech.metrics import resident_bytes
-from yibu.speech.settings import Limits, Settings
-from yibu.speech.types import Options, Recognized, Segment
+from yibu.speech.settings import EngineLimits, SpeechSettings
+from yibu.speech.types import RecognitionOptions, Recognized, Segment
 
 _PRECISIONS = ("fp32", "bf16", "int8")
 _BATCH_SECONDS = 120.0
@@ -51,7 +51,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class TextDifference:
     """Where two texts differ: characters of one and the other."""
 
     file: str
@@ -66,9 +66,11 @@ def measure(model: Path, vad: Path | None, precision: str, device: str, threads:
     from yibu.speech.loading import load
 
     started = time.perf_counter()
-    loaded = load(Settings(model, vad=vad, precision=precision, device=device, threads=threads))
+    loaded = load(
+        SpeechSettings(model, vad=vad, precision=precision, device=device, threads=threads)
+    )
     load_seconds = time.perf_counter() - started
-    options = Options(language=language)
+    options = RecognitionOptions(language=language)
     texts: list[str] = []
     audio = segment_seconds = recognize_seconds = 0.0
     for number, file in enumerate(files):
@@ -96,17 +98,17 @@ def measure(model: Path, vad: Path | None, precision: str, device: str, threads:
     )  # fmt: skip
 
 
-def differences(file: str, before: str, after: str) -> list[Difference]:
+def differences(file: str, before: str, after: str) -> list[TextDifference]:
     """Every stretch in which ``after`` is not ``before``."""
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     return [
-        Difference(file, before[a:b], after[c:d], before[max(0, a - 8) : b + 8])
+        TextDifference(file, before[a:b], after[c:d], before[max(0, a - 8) : b + 8])
         for kind, a, b, c, d in matcher.get_opcodes()
         if kind != "equal"
     ]
 
 
-def changed_characters(found: Sequence[Difference]) -> int:
+def changed_characters(found: Sequence[TextDifference]) -> int:
     """Characters that were replaced, left out or added."""
     return sum(max(len(each.before), len(each.after)) for each in found)
 
@@ -117,7 +119,7 @@ def _segments(file: Path, segmenter) -> tuple[list[Segment], float]:  # type: ig
     session = segmenter.session()
     segments: list[Segment] = []
     with file.open("rb") as opened:
-        decoder = Decoder(opened, Limits(audio_seconds=24 * 3600, decode_seconds=3600))
+        decoder = Decoder(opened, EngineLimits(audio_seconds=24 * 3600, decode_seconds=3600))
         try:
             while (samples := decoder.read(8.0)) is not None:
                 segments += session.feed(samples)

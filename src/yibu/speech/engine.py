@@ -18,10 +18,10 @@ from yibu.speech.batcher import Batcher
 from yibu.speech.live.partials import PartialQueue
 from yibu.speech.live.tools import LiveTools
 from yibu.speech.loading import Loaded
-from yibu.speech.metrics import Metrics
-from yibu.speech.settings import Settings
+from yibu.speech.metrics import SpeechMetrics
+from yibu.speech.settings import SpeechSettings
 from yibu.speech.transcriber import Transcriber
-from yibu.speech.types import SAMPLE_RATE, Options, Recognizer, Segment
+from yibu.speech.types import SAMPLE_RATE, RecognitionOptions, Recognizer, Segment
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +40,12 @@ class Serving:
     live: LiveTools
 
 
-class Engine:
+class SpeechEngine:
     """One model, its threads, and the requests in flight. Lives on one event loop."""
 
-    def __init__(self, settings: Settings, load: Callable[[], Loaded]) -> None:
+    def __init__(self, settings: SpeechSettings, load: Callable[[], Loaded]) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = SpeechMetrics()
         self.created = int(time.time())
         self.failure: BaseException | None = None
         """The exception that stopped the engine, if any."""
@@ -183,7 +183,7 @@ class Engine:
         session = loaded.segmenter.session()
         segments = [*session.feed(noise), *session.finish()]
         loaded.recognizer.recognize(
-            segments or [Segment(0.0, noise)], [Options()] * max(len(segments), 1)
+            segments or [Segment(0.0, noise)], [RecognitionOptions()] * max(len(segments), 1)
         )
         give_back()
         return loaded

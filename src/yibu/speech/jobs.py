@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from yibu.errors import RequestError
 from yibu.speech.allocator import give_back
-from yibu.speech.types import Options, Recognized, Recognizer, Segment
+from yibu.speech.types import RecognitionOptions, Recognized, Recognizer, Segment
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Job:
     """One segment for the model."""
 
     seconds: float
-    options: Options
+    options: RecognitionOptions
     segment: Callable[[], Segment]
     """Makes the segment; called on a thread of the model's."""
     deliver: Callable[[Answer], None]
@@ -59,13 +59,15 @@ def work_off(recognizer: Recognizer, batch: Sequence[Job]) -> list[Answer]:
 
 
 def _recognize_alone(recognize: Callable[[Segment], Recognized], segment: Segment) -> Answer:
-    return _recognize(lambda segments, _: [recognize(segments[0])], [segment], [Options()])[0]
+    return _recognize(
+        lambda segments, _: [recognize(segments[0])], [segment], [RecognitionOptions()]
+    )[0]
 
 
 def _recognize(
-    recognize: Callable[[Sequence[Segment], Sequence[Options]], list[Recognized]],
+    recognize: Callable[[Sequence[Segment], Sequence[RecognitionOptions]], list[Recognized]],
     segments: Sequence[Segment],
-    options: Sequence[Options],
+    options: Sequence[RecognitionOptions],
 ) -> list[Answer]:
     """Recognize a batch; if it fails, each segment alone, so that a bad segment costs its own request
     only."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.messages import tr
 from yibu.speech.checkpoints.config import read_config
-from yibu.speech.settings import Settings
+from yibu.speech.settings import SpeechSettings
 
 ONLINE = "ParaformerStreaming"
 PARAFORMERS = frozenset(
@@ -31,7 +31,7 @@ class Layout(Enum):
     CTRANSLATE2 = "CTranslate2"
 
 
-def check_values(settings: Settings) -> None:
+def check_values(settings: SpeechSettings) -> None:
     precision, path, device = settings.precision, settings.path, settings.device
     if precision not in PRECISIONS:
         raise UsageError(
@@ -48,7 +48,7 @@ def check_values(settings: Settings) -> None:
         )
 
 
-def check_beside(settings: Settings, kind: str) -> None:
+def check_beside(settings: SpeechSettings, kind: str) -> None:
     """Raise for models beside the recognizer that it does not use; ``kind`` is its class in FunASR."""
     name, path, device = settings.model.name, settings.path, settings.device
     if settings.punctuation is not None and (kind not in PARAFORMERS or path == "reference"):

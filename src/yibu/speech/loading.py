@@ -18,12 +18,12 @@ from yibu.speech.kinds import (
     detect,
     funasr_class,
 )
-from yibu.speech.settings import Settings
+from yibu.speech.settings import SpeechSettings
 from yibu.speech.types import Recognizer, Segmenter
 
 if TYPE_CHECKING:
     from yibu.speech.models.paraformer_online import OnlineParaformer
-    from yibu.speech.precision import Choice
+    from yibu.speech.precision import PrecisionChoice
     from yibu.speech.stages import Finishing
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Loaded:
         return self.finishing is not None and self.finishing.speakers is not None
 
 
-def load(settings: Settings) -> Loaded:
+def load(settings: SpeechSettings) -> Loaded:
     """Load the model, its VAD and the models beside it.
 
     Raises ``UsageError`` for values that are not known, ``VerificationError`` for missing
@@ -87,12 +87,12 @@ def load(settings: Settings) -> Loaded:
     return loaded
 
 
-def _sensevoice(settings: Settings, layout: Layout, segmenter: Segmenter) -> Loaded:
+def _sensevoice(settings: SpeechSettings, layout: Layout, segmenter: Segmenter) -> Loaded:
     from yibu.speech.features import Normalizer
     from yibu.speech.models.sensevoice import EMOTION_UNKNOWN, Encoder, SenseVoiceRecognizer
     from yibu.speech.models.stacked import STACK_WIDTH
     from yibu.speech.models.vocabulary import Vocabulary
-    from yibu.speech.precision import Choice
+    from yibu.speech.precision import PrecisionChoice
 
     directory, device, threads = settings.model, settings.device, settings.threads
     vocabulary = Vocabulary.find(directory)
@@ -110,7 +110,7 @@ def _sensevoice(settings: Settings, layout: Layout, segmenter: Segmenter) -> Loa
         from yibu.speech.models.torch_encoder import TorchEncoder, usual_precision
 
         if settings.precision == "auto" and usual_precision(device) == "fp32":
-            choice = Choice(
+            choice = PrecisionChoice(
                 "fp32", tr("precision fp32, because {device} only emulates bf16", device=device)
             )
         encoder = TorchEncoder.load(
@@ -134,7 +134,7 @@ def _sensevoice(settings: Settings, layout: Layout, segmenter: Segmenter) -> Loa
     return Loaded(recognizer, segmenter, _notes(choice, segmenter), parallel=parallel)
 
 
-def _choice(settings: Settings) -> Choice:
+def _choice(settings: SpeechSettings) -> PrecisionChoice:
     """The arithmetic for a model of FunASR's."""
     from yibu.speech.precision import choose, cpu_flags
 
@@ -142,12 +142,14 @@ def _choice(settings: Settings) -> Choice:
     return choose(settings.precision, settings.device, cpu_flags(), files=files)
 
 
-def _notes(choice: Choice, segmenter: Segmenter) -> tuple[str, ...]:
+def _notes(choice: PrecisionChoice, segmenter: Segmenter) -> tuple[str, ...]:
     return choice.reason, tr("voice activity by {segmenter}", segmenter=segmenter.name)
 
 
-def _paraformer(settings: Settings, kind: str, layout: Layout, segmenter: Segmenter) -> Loaded:
-    from yibu.speech.precision import Choice
+def _paraformer(
+    settings: SpeechSettings, kind: str, layout: Layout, segmenter: Segmenter
+) -> Loaded:
+    from yibu.speech.precision import PrecisionChoice
 
     directory, threads = settings.model, settings.threads
     onnx = layout is Layout.ONNX
@@ -163,7 +165,7 @@ def _paraformer(settings: Settings, kind: str, layout: Layout, segmenter: Segmen
         )
     choice = _choice(settings)
     if onnx and choice.precision == "bf16":
-        choice = Choice("fp32", tr("precision fp32, as ONNX Runtime computes model.onnx"))
+        choice = PrecisionChoice("fp32", tr("precision fp32, as ONNX Runtime computes model.onnx"))
     notes = _notes(choice, segmenter)
     parallel = 1 if onnx else _streams(threads)
     if kind == ONLINE and not onnx:
@@ -187,7 +189,7 @@ def _offline(
 ) -> Recognizer:
     from yibu.speech.features import Normalizer
     from yibu.speech.models.contextual import ContextualParaformer
-    from yibu.speech.models.hotwords import Tokens
+    from yibu.speech.models.hotwords import HotwordTokens
     from yibu.speech.models.onnx_paraformer import OnnxParaformer
     from yibu.speech.models.paraformer import Network, OpenVinoParaformer, ParaformerRecognizer
     from yibu.speech.models.seaco import SeacoParaformer
@@ -206,7 +208,7 @@ def _offline(
         )
     _check_size(model_dir, network.classes, len(vocabulary))
     return ParaformerRecognizer(
-        model_dir.name, network, normalizer, vocabulary, Tokens.read(vocabulary, model_dir)
+        model_dir.name, network, normalizer, vocabulary, HotwordTokens.read(vocabulary, model_dir)
     )
 
 
@@ -221,7 +223,7 @@ def _check_size(model_dir: Path, outputs: int, tokens: int) -> None:
         )
 
 
-def _finished(loaded: Loaded, settings: Settings) -> Loaded:
+def _finished(loaded: Loaded, settings: SpeechSettings) -> Loaded:
     """With the models for punctuation and speakers."""
     if settings.punctuation is None and settings.speakers is None:
         return loaded
@@ -243,7 +245,7 @@ def _finished(loaded: Loaded, settings: Settings) -> Loaded:
     return replace(loaded, recognizer=recognizer, notes=notes, finishing=finishing)
 
 
-def _with_online(loaded: Loaded, directory: Path, settings: Settings) -> Loaded:
+def _with_online(loaded: Loaded, directory: Path, settings: SpeechSettings) -> Loaded:
     """With a streaming model for partial texts."""
     from yibu.speech.models.paraformer_online import OnlineParaformer
     from yibu.speech.precision import choose, cpu_flags
@@ -284,7 +286,7 @@ def _vad_beside(model_dir: Path) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _reference(settings: Settings, layout: Layout) -> Loaded:
+def _reference(settings: SpeechSettings, layout: Layout) -> Loaded:
     vad = settings.vad
     if layout is not Layout.FUNASR:
         raise UnsupportedError(
@@ -313,7 +315,7 @@ def _reference(settings: Settings, layout: Layout) -> Loaded:
     return Loaded(recognizer, WholeFile(), (note,))
 
 
-def _whisper(settings: Settings) -> Loaded:
+def _whisper(settings: SpeechSettings) -> Loaded:
     from yibu.speech.models.whisper import WhisperRecognizer
 
     recognizer = WhisperRecognizer.load(

@@ -45,7 +45,7 @@ class Gauge:
         return prometheus.family(self._name, self._explanation, "gauge", (), rows)
 
 
-class Histogram(prometheus.Histogram):
+class SpeechHistogram(prometheus.Histogram):
     """Observations counted into buckets by their upper bounds."""
 
     def __init__(self, name: str, explanation: str, bounds: tuple[float, ...]) -> None:
@@ -59,7 +59,7 @@ class Histogram(prometheus.Histogram):
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 
 
-class Metrics:
+class SpeechMetrics:
     """All metrics of the engine, by attribute."""
 
     def __init__(self) -> None:
@@ -70,26 +70,26 @@ class Metrics:
         self.rejected = Counter("rejected_total", "Requests refused with 429")
         self.model_failures = Counter("model_failures_total", "Segments the model failed on")
         self.model_seconds = Counter("model_seconds_total", "Seconds the model computed")
-        self.batch_size = Histogram(
+        self.batch_size = SpeechHistogram(
             "batch_size", "Segments in a batch", (1, 2, 4, 8, 16, 32, 64, 128)
         )
-        self.batch_seconds = Histogram(
+        self.batch_seconds = SpeechHistogram(
             "batch_audio_seconds", "Audio in a batch", (2, 5, 10, 30, 60, 120, 240, 480)
         )
-        self.real_time_factor = Histogram(
+        self.real_time_factor = SpeechHistogram(
             "real_time_factor",
             "Seconds from upload to answer per second of audio",
             (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
         )
-        self.first_segment = Histogram(
+        self.first_segment = SpeechHistogram(
             "time_to_first_segment_seconds", "From upload to the first text", _SECONDS
         )
-        self.request_time = Histogram(
+        self.request_time = SpeechHistogram(
             "request_seconds", "From the request's head to the end of its answer", _SECONDS
         )
         self.live_seconds = Counter("live_audio_seconds_total", "Seconds of live audio heard")
         self.partials = Counter("live_partials_total", "Partial texts of live speech")
-        self.final_delay = Histogram(
+        self.final_delay = SpeechHistogram(
             "live_final_seconds", "From the end of live speech, as noticed, to its text", _SECONDS
         )
         self._gauges: list[Gauge] = [
@@ -101,7 +101,9 @@ class Metrics:
         self._gauges.append(Gauge(name, explanation, read))
 
     def render(self) -> str:
-        fixed = [value for value in vars(self).values() if isinstance(value, Counter | Histogram)]
+        fixed = [
+            value for value in vars(self).values() if isinstance(value, Counter | SpeechHistogram)
+        ]
         return "\n".join(line for each in (*fixed, *self._gauges) for line in each.lines()) + "\n"
 
 

@@ -10,7 +10,7 @@ from yibu.messages import tr
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PrecisionChoice:
     """A precision, and why."""
 
     precision: str
@@ -34,7 +34,9 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     return frozenset(found)
 
 
-def choose(precision: str, device: str, flags: frozenset[str], *, files: frozenset[str]) -> Choice:
+def choose(
+    precision: str, device: str, flags: frozenset[str], *, files: frozenset[str]
+) -> PrecisionChoice:
     """Resolve ``precision`` (``auto``, ``fp32``, ``bf16``, ``int8``) for SenseVoice.
 
     ``auto`` takes what is fastest on the processor among those that keep the test model's
@@ -55,19 +57,21 @@ def choose(precision: str, device: str, flags: frozenset[str], *, files: frozens
             hint="Set `precision: auto`, fp32 or int8",
         )
     if precision != "auto":
-        return Choice(precision, tr("precision {precision}: as configured", precision=precision))
+        return PrecisionChoice(
+            precision, tr("precision {precision}: as configured", precision=precision)
+        )
     if not files & {"model.pt", "model.onnx"}:
-        return Choice("int8", tr("precision int8, because only model_quant.onnx is there"))
+        return PrecisionChoice("int8", tr("precision int8, because only model_quant.onnx is there"))
     return _fastest(flags, own_weights="model.pt" in files)
 
 
-def _on_cuda(precision: str, device: str) -> Choice:
+def _on_cuda(precision: str, device: str) -> PrecisionChoice:
     if precision == "int8":
         raise UnsupportedError(
             "precision int8 is not served on CUDA", hint="Set `precision: auto` or bf16"
         )
     chosen = "bf16" if precision == "auto" else precision
-    return Choice(
+    return PrecisionChoice(
         chosen,
         tr(
             "precision {chosen} on {device}, asked for as {precision}",
@@ -78,7 +82,7 @@ def _on_cuda(precision: str, device: str) -> Choice:
     )
 
 
-def _fastest(flags: frozenset[str], *, own_weights: bool) -> Choice:
+def _fastest(flags: frozenset[str], *, own_weights: bool) -> PrecisionChoice:
     """Without ``own_weights`` the model is an ONNX export: its quantised file is an export of its own, and
     slower than model.onnx in bf16."""
     native = sorted(flags & {"amx_bf16", "avx512_bf16"})
@@ -88,7 +92,7 @@ def _fastest(flags: frozenset[str], *, own_weights: bool) -> Choice:
         "bench`, or set `precision: fp32` to be exact"
     )
     if integer:
-        return Choice(
+        return PrecisionChoice(
             "int8",
             tr(
                 "precision int8, the fastest with {integer}; {doubt}",
@@ -97,7 +101,7 @@ def _fastest(flags: frozenset[str], *, own_weights: bool) -> Choice:
             ),
         )
     if "amx_bf16" in flags or ("avx512_bf16" in flags and "AuthenticAMD" in flags):
-        return Choice(
+        return PrecisionChoice(
             "bf16",
             tr("precision bf16, the fastest with {native}; {doubt}", native=native[0], doubt=doubt),
         )
@@ -107,9 +111,11 @@ def _fastest(flags: frozenset[str], *, own_weights: bool) -> Choice:
             if native
             else tr("has no bf16 products")
         )
-        return Choice("fp32", tr("precision fp32, because this processor {lacks}", lacks=lacks))
+        return PrecisionChoice(
+            "fp32", tr("precision fp32, because this processor {lacks}", lacks=lacks)
+        )
     reason = tr(
         "precision fp32, because the processor has instructions for neither int8 "
         "(avx512_vnni, avx_vnni) nor bf16 (avx512_bf16, amx_bf16) products"
     )
-    return Choice("fp32", reason)
+    return PrecisionChoice("fp32", reason)

@@ -15,12 +15,12 @@ from yibu.errors import EngineStartError, YibuError, told
 from yibu.messages import tr
 from yibu.speech import allocator
 from yibu.speech.cores import physical_cores
-from yibu.speech.settings import KEY_VARIABLE, MIB, Limits, Settings
+from yibu.speech.settings import KEY_VARIABLE, MIB, EngineLimits, SpeechSettings
 
 if TYPE_CHECKING:  # it imports numpy, which reads the environment that main() sets first
     from yibu.speech.loading import Loaded
 
-Loader: TypeAlias = "Callable[[Settings], Loaded]"
+Loader: TypeAlias = "Callable[[SpeechSettings], Loaded]"
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> 
         return 1
 
 
-def _server() -> Callable[[Settings, Callable[[], Loaded]], int]:
+def _server() -> Callable[[SpeechSettings, Callable[[], Loaded]], int]:
     try:
         from yibu.speech.http.server import serve
     except ModuleNotFoundError as error:
@@ -65,24 +65,24 @@ def _server() -> Callable[[Settings, Callable[[], Loaded]], int]:
     return serve
 
 
-def _load(settings: Settings) -> Loaded:
+def _load(settings: SpeechSettings) -> Loaded:
     from yibu.speech.loading import load  # heavy: imported on the model's thread
 
     return load(settings)
 
 
-def _settings(parsed: argparse.Namespace) -> Settings:
+def _settings(parsed: argparse.Namespace) -> SpeechSettings:
     given = vars(parsed)
-    limits = {one.name: given.pop(one.name) for one in fields(Limits) if one.name in given}
+    limits = {one.name: given.pop(one.name) for one in fields(EngineLimits) if one.name in given}
     del given["log_level"]
     given["served_name"] = parsed.served_name or parsed.model.absolute().name
     given["threads"] = parsed.threads or physical_cores()
     key = os.environ.get(KEY_VARIABLE) or None
-    return Settings(**given, limits=Limits(**limits), key=key)
+    return SpeechSettings(**given, limits=EngineLimits(**limits), key=key)
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Names of values are those of ``Settings`` and ``Limits``."""
+    """Names of values are those of ``SpeechSettings`` and ``EngineLimits``."""
     parser = argparse.ArgumentParser(
         prog="python -m yibu.speech",
         description=tr("A complete OpenAI-compatible audio server for one model."),
@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
-    standard = Limits()
+    standard = EngineLimits()
     limits = parser.add_argument_group(tr("limits"))
     limits.add_argument(
         "--max-upload-mib",

@@ -12,7 +12,7 @@ KEY_VARIABLE = "YIBU_SPEECH_KEY"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EngineLimits:
     """Bounds on what one client, and all together, can ask for."""
 
     upload_bytes: int = 1024 * MIB
@@ -45,7 +45,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SpeechSettings:
     """The command line of ``python -m yibu.speech``, resolved."""
 
     model: Path
@@ -60,6 +60,6 @@ class Settings:
     device: str = "cpu"
     threads: int = 1
     path: Literal["fast", "reference"] = "fast"
-    limits: Limits = field(default_factory=Limits)
+    limits: EngineLimits = field(default_factory=EngineLimits)
     key: str | None = field(default=None, repr=False)
     """Clients must send it as ``Authorization: Bearer``; None: no key is needed."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from yibu.speech.models.campplus import SpeakerNetwork
 from yibu.speech.models.punctuation import PunctuationSession, Punctuator
 from yibu.speech.models.speakers import SENTENCE_ENDS, by_speaker, turns
-from yibu.speech.types import Options, Recognized, Recognizer, Segment, Voice, Word
+from yibu.speech.types import RecognitionOptions, Recognized, Recognizer, Segment, Voice, Word
 from yibu.speech.words import behind
 
 
@@ -35,7 +35,7 @@ class Finishing:
     punctuator: Punctuator | None = None
     speakers: SpeakerNetwork | None = None
 
-    def stages(self, options: Options) -> list[Stage]:
+    def stages(self, options: RecognitionOptions) -> list[Stage]:
         """The stages that a request asks for, in order."""
         found: list[Stage] = []
         if self.punctuator is not None and options.use_itn:
@@ -60,13 +60,15 @@ class FinishingRecognizer:
         self._finishing = finishing
 
     def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
+        self, segments: Sequence[Segment], options: Sequence[RecognitionOptions]
     ) -> list[Recognized]:
         """See ``Recognizer`` in ``types.py``."""
         answers = self._recognizer.recognize(segments, options)
         return [self._finished(*one) for one in zip(answers, segments, options, strict=True)]
 
-    def _finished(self, answer: Recognized, segment: Segment, options: Options) -> Recognized:
+    def _finished(
+        self, answer: Recognized, segment: Segment, options: RecognitionOptions
+    ) -> Recognized:
         punctuator, speakers = self._finishing.punctuator, self._finishing.speakers
         if speakers is not None and options.speakers:
             answer = replace(answer, voices=speakers.voices(segment))

@@ -21,10 +21,10 @@ from yibu.speech.audio.decoding import Decoder
 from yibu.speech.audio.faults import bad_audio
 from yibu.speech.audio.tracks import Heard
 from yibu.speech.batcher import Batcher
-from yibu.speech.metrics import Metrics
-from yibu.speech.settings import Limits
+from yibu.speech.metrics import SpeechMetrics
+from yibu.speech.settings import EngineLimits
 from yibu.speech.stated import Stated
-from yibu.speech.types import Options, Recognized, Segment, Segmenter, SegmenterSession
+from yibu.speech.types import RecognitionOptions, Recognized, Segment, Segmenter, SegmenterSession
 
 if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
     from yibu.speech.stages import Finishing, Stage
@@ -47,7 +47,9 @@ class _Step:
 class _Reading:
     """One file being decoded and segmented. Its methods run on the pool's threads, one at a time."""
 
-    def __init__(self, file: IO[bytes], said: Stated, limits: Limits, segmenter: Segmenter) -> None:
+    def __init__(
+        self, file: IO[bytes], said: Stated, limits: EngineLimits, segmenter: Segmenter
+    ) -> None:
         self._file, self._said, self._limits, self._segmenter = file, said, limits, segmenter
         self._decoder: Decoder | None = None
         self._session: SegmenterSession | None = None
@@ -147,8 +149,8 @@ class Transcriber:
         segmenter: Segmenter,
         batcher: Batcher,
         pool: Executor,
-        limits: Limits,
-        metrics: Metrics,
+        limits: EngineLimits,
+        metrics: SpeechMetrics,
         finishing: Finishing | None = None,
     ) -> None:
         self._finishing = finishing
@@ -166,7 +168,7 @@ class Transcriber:
         self,
         file: IO[bytes],
         said: Stated,
-        options: Options,
+        options: RecognitionOptions,
         emit: Callable[[Recognized], None],
     ) -> Heard:
         """Recognize a file, handing each segment's answer to ``emit`` in order.

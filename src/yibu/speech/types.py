@@ -64,7 +64,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class RecognitionOptions:
     """A request's options for the recognizer."""
 
     language: str = "auto"
@@ -140,7 +140,7 @@ class Recognizer(Protocol):
     """Whether word times cost next to nothing."""
 
     def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
+        self, segments: Sequence[Segment], options: Sequence[RecognitionOptions]
     ) -> list[Recognized]:
         """One answer a segment, in order; each depends on its own segment alone."""
         ...

@@ -50,7 +50,7 @@ class StillWaitingError(Exception):
     """Nothing has come yet, and ``interrupt`` was called; waiting can go on."""
 
 
-class Connection(asyncio.Protocol):
+class EngineConnection(asyncio.Protocol):
     """One connection to an engine. Use: ``send``, ``wait_head``, ``read`` until ``b""``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: tuple[str, int]) -> None:

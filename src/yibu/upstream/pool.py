@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 from yibu.messages import tr
-from yibu.upstream.connection import Connection, UpstreamError
+from yibu.upstream.connection import EngineConnection, UpstreamError
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ async def connect(
     *,
     tls: ssl.SSLContext | None = None,
     timeout: float | None = None,
-) -> Connection:
+) -> EngineConnection:
     """A new connection; ``alive`` says afterwards whether it is the engine that took it, and not a
     program that has its port since it ended.
 
@@ -51,7 +51,7 @@ async def connect(
         try:
             async with asyncio.timeout(timeout):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, (host, port)), host, port, ssl=tls
+                    lambda: EngineConnection(loop, (host, port)), host, port, ssl=tls
                 )
         except TimeoutError:
             # A loop that was held up meanwhile saw the timeout before it saw the connection.
@@ -79,8 +79,8 @@ class Pool:
         """``timeout`` is the number of seconds that an engine may be silent in a request."""
         self.timeout = timeout
         """May be set at any time; requests in flight keep theirs."""
-        self._idle: dict[tuple[str, int], list[Connection]] = {}
-        self._busy: set[Connection] = set()
+        self._idle: dict[tuple[str, int], list[EngineConnection]] = {}
+        self._busy: set[EngineConnection] = set()
         self._overran: set[tuple[str, int]] = set()
         """Engines that sent bytes behind an answer. The next time such bytes may come a moment
         later, when they would be read as the answer to the request after it: nothing in HTTP/1.1
@@ -92,13 +92,13 @@ class Pool:
         self,
         host: str,
         port: int,
-        send: bytes | Callable[[Connection], Awaitable[None]],
+        send: bytes | Callable[[EngineConnection], Awaitable[None]],
         *,
-        wait: Callable[[Connection], Awaitable[None]] = Connection.wait_head,
+        wait: Callable[[EngineConnection], Awaitable[None]] = EngineConnection.wait_head,
         fresh: bool = False,
         patience: float = 0.0,
         alive: Callable[[], bool] | None = None,
-    ) -> Connection:
+    ) -> EngineConnection:
         """A connection on which a request was sent and ``wait`` has waited for the answer's head; the
         caller releases it. ``send`` is the request, or writes it.
 
@@ -132,7 +132,7 @@ class Pool:
         *,
         fresh: bool = False,
         alive: Callable[[], bool] | None = None,
-    ) -> Connection:
+    ) -> EngineConnection:
         """A connection that is ready to send on; ``fresh`` forbids a reused one.
 
         Raises:
@@ -151,7 +151,7 @@ class Pool:
             self._sweeper = asyncio.get_running_loop().call_later(self._interval, self._sweep)
         return connection
 
-    def release(self, connection: Connection) -> None:
+    def release(self, connection: EngineConnection) -> None:
         """Take a connection back: kept when it is clean, closed otherwise."""
         self._busy.discard(connection)
         idle = self._idle.setdefault(connection.address, [])
@@ -161,7 +161,7 @@ class Pool:
         else:
             self._drop(connection)
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: EngineConnection) -> None:
         connection.abort()
         address = connection.address
         if connection.overran and address not in self._overran:

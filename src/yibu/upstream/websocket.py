@@ -34,7 +34,7 @@ ABNORMAL = 1006
 """The code of a connection that ended without one."""
 
 
-class RefusedError(Exception):
+class HandshakeRefusedError(Exception):
     """The engine answered the handshake with a status."""
 
     def __init__(self, status: int, headers: Headers, body: bytes) -> None:
@@ -249,4 +249,4 @@ class EngineSocket(asyncio.Protocol):
         assert self._refusal is not None
         if not self._accepted.done():
             body = b"".join(cast("list[bytes]", self._parts))
-            self._accepted.set_exception(RefusedError(*self._refusal, body))
+            self._accepted.set_exception(HandshakeRefusedError(*self._refusal, body))

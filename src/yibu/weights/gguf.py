@@ -60,7 +60,7 @@ class ArrayLength:
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class GgufTensor:
     name: str
     shape: tuple[int, ...]
     """As stored: the fastest-varying dimension first."""
@@ -78,7 +78,7 @@ class Tensor:
 class Header:
     version: int
     metadata: Mapping[str, Any]
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[GgufTensor, ...]
     data_start: int
     """Byte at which the data section begins."""
 
@@ -251,7 +251,7 @@ def _array(reader: _Reader, depth: int) -> Any:
     return ArrayLength(count)
 
 
-def _tensor(reader: _Reader) -> Tensor:
+def _tensor(reader: _Reader) -> GgufTensor:
     name = reader.string()
     dimensions = reader.scalar("I")
     if dimensions > _MAX_DIMENSIONS:
@@ -280,4 +280,4 @@ def _tensor(reader: _Reader) -> Tensor:
                 block=block,
             )
         )
-    return Tensor(name, shape, type_name, offset, elements // block * block_bytes)
+    return GgufTensor(name, shape, type_name, offset, elements // block * block_bytes)

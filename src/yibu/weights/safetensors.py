@@ -47,7 +47,7 @@ _BITS: Mapping[str, int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Tensor:
+class SafetensorsTensor:
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -61,7 +61,7 @@ class Tensor:
         return prod(self.shape)
 
 
-def read_header(path: Path) -> tuple[Tensor, ...]:
+def read_header(path: Path) -> tuple[SafetensorsTensor, ...]:
     """Read one file's header and check that the file is as long as the header says.
 
     Raises:
@@ -101,7 +101,7 @@ def header_length(start: bytes, name: str) -> int:
     return length
 
 
-def parse_header(header: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
+def parse_header(header: Mapping[str, Any], name: str) -> tuple[SafetensorsTensor, ...]:
     """Turn a header's JSON object into tensors.
 
     Raises:
@@ -116,7 +116,7 @@ def parse_header(header: Mapping[str, Any], name: str) -> tuple[Tensor, ...]:
             begin, end = (int(offset) for offset in entry["data_offsets"])
         except (KeyError, TypeError, ValueError) as error:
             raise _invalid(name, key, f"{error!r}") from error
-        tensor = Tensor(key, dtype, shape, end - begin, end)
+        tensor = SafetensorsTensor(key, dtype, shape, end - begin, end)
         bits = _BITS.get(dtype)
         if begin < 0 or end < begin or any(size < 0 for size in shape):
             raise _invalid(

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.small_disks import with_disks
-from yibu.gateway.console.history import RANGES, History
+from yibu.gateway.console.history import RANGES, MetricsHistory
 
 START = 1_800_000_000.0
 
 
-def filled(history: History, points: int, start: float = START) -> float:
+def filled(history: MetricsHistory, points: int, start: float = START) -> float:
     """Point number n has the value n; the time of the last."""
     for number in range(points):
         at = start + number * 10
@@ -26,7 +26,7 @@ def filled(history: History, points: int, start: float = START) -> float:
 
 
 def test_longer_steps_are_averages_and_of_quantiles_the_greatest() -> None:
-    history = History(None)
+    history = MetricsHistory(None)
     at = filled(history, 60)
     hour, day, month = (history.read(name, at) for name in RANGES)
     assert [len(one["node"]["cpu_percent"]) for one in (hour, day, month)] == [360, 288, 360]
@@ -41,34 +41,34 @@ def test_longer_steps_are_averages_and_of_quantiles_the_greatest() -> None:
 
 def test_the_next_process_goes_on_with_what_was_written(tmp_path: Path) -> None:
     file = tmp_path / "metrics.db"
-    first = History(file)
+    first = MetricsHistory(file)
     at = filled(first, 47)
     first.close()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    second = History(file)
+    second = MetricsHistory(file)
     second.load(at)
     for name in RANGES:
         assert second.read(name, at) == first.read(name, at)
     # The step that was begun is gone on with.
     filled(second, 13, at + 10)
     assert len([v for v in second.read("day", at + 130)["node"]["cpu_percent"] if v]) == 2
-    late = History(file)
+    late = MetricsHistory(file)
     late.load(at + 3 * 3600)
     assert late.read("hour", at + 3 * 3600)["node"] == {}
     assert late.read("day", at + 3 * 3600)["node"]
 
 
 def test_a_process_that_is_killed_loses_half_a_minute(tmp_path: Path) -> None:
-    history = History(tmp_path / "metrics.db")
+    history = MetricsHistory(tmp_path / "metrics.db")
     at = filled(history, 8)  # and never closed
-    after = History(tmp_path / "metrics.db")
+    after = MetricsHistory(tmp_path / "metrics.db")
     after.load(at)
     assert len([v for v in after.read("hour", at)["node"]["cpu_percent"] if v is not None]) == 6
 
 
 def test_the_file_does_not_grow(tmp_path: Path) -> None:
     file = tmp_path / "metrics.db"
-    history = History(file)
+    history = MetricsHistory(file)
     filled(history, 370)
     history.close()
     size = file.stat().st_size
@@ -87,11 +87,11 @@ def test_the_file_does_not_grow(tmp_path: Path) -> None:
 def test_a_damaged_file_is_begun_anew(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "metrics.db"
     file.write_bytes(content)
-    history = History(file)
+    history = MetricsHistory(file)
     history.load(START)
     at = filled(history, 9)
     history.close()
-    again = History(file)
+    again = MetricsHistory(file)
     again.load(at)
     assert again.read("hour", at) == history.read("hour", at)
 
@@ -101,10 +101,10 @@ import logging, sys
 from pathlib import Path
 from tests.gateway.console.test_history import filled
 from tests.small_disks import fill
-from yibu.gateway.console.history import History
+from yibu.gateway.console.history import MetricsHistory
 disk = Path(sys.argv[1])
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
-history = History(disk / "metrics.db")
+history = MetricsHistory(disk / "metrics.db")
 filled(history, 6)
 fill(disk)
 at = filled(history, 300)
@@ -115,7 +115,7 @@ for file in disk.iterdir():
         file.unlink()
 at = filled(history, 9, at + 10)
 history.close()
-after = History(disk / "metrics.db")
+after = MetricsHistory(disk / "metrics.db")
 after.load(at)
 assert after.read("hour", at) == history.read("hour", at)
 print("whole")

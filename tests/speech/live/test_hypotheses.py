@@ -22,15 +22,17 @@ from yibu.speech.live.funasr import FunasrConnection  # noqa: E402
 from yibu.speech.live.hypotheses import Reheard, Streamed  # noqa: E402
 from yibu.speech.live.session import LiveSession  # noqa: E402
 from yibu.speech.loading import Loaded, load  # noqa: E402
-from yibu.speech.settings import Limits, Settings  # noqa: E402
+from yibu.speech.settings import EngineLimits, SpeechSettings  # noqa: E402
 from yibu.speech.transcriber import Transcriber  # noqa: E402
-from yibu.speech.types import Chunking, Endpointing, Options, Recognized, Segment  # noqa: E402
+from yibu.speech.types import Chunking, Endpointing, RecognitionOptions, Recognized, Segment  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def loaded(sensevoice_dir: Path, vad_dir: Path, funasr_dir: Path) -> Loaded:
     online = funasr_dir / "online"
-    return load(Settings(sensevoice_dir, vad=vad_dir, precision="fp32", threads=2, online=online))
+    return load(
+        SpeechSettings(sensevoice_dir, vad=vad_dir, precision="fp32", threads=2, online=online)
+    )
 
 
 def test_a_long_utterance_is_not_recognized_from_its_beginning(
@@ -46,7 +48,9 @@ def test_a_long_utterance_is_not_recognized_from_its_beginning(
         for at in range(8 * STEP, len(samples), 4 * STEP):
             speech = Segment(3.0, samples[:at])
             heard: list[Recognized] = []
-            for job in hypotheses.jobs(at / 16_000, Options(), lambda s=speech: s, heard.append):
+            for job in hypotheses.jobs(
+                at / 16_000, RecognitionOptions(), lambda s=speech: s, heard.append
+            ):
                 segment = job.segment()
                 taken.append(segment.duration)
                 assert abs(job.seconds - segment.duration) < 0.02
@@ -66,13 +70,13 @@ def test_a_first_text_needs_no_second_one_later(loaded: Loaded, clips: list[Clip
     start, end = (int(16_000 * at) for at in clip.marks[0][1:])
     speech = Segment(3.0, clip.samples[max(0, start - 4_800) : end + 6_400])
     hypotheses = Reheard(0.4, windowed=True)
-    jobs = hypotheses.jobs(speech.duration, Options(), lambda: speech, print)
+    jobs = hypotheses.jobs(speech.duration, RecognitionOptions(), lambda: speech, print)
     segments = [job.segment() for job in jobs]
     assert [segment.start for segment in segments] == [3.0, 3.0]
     assert 0.29 < segments[1].duration - segments[0].duration < 0.32
     results = loaded.recognizer.recognize(segments, [job.options for job in jobs])
     assert "".join(map(hypotheses.heard, results)) == "nine"
-    [again] = hypotheses.jobs(speech.duration + 0.2, Options(), lambda: speech, print)
+    [again] = hypotheses.jobs(speech.duration + 0.2, RecognitionOptions(), lambda: speech, print)
     assert again.segment().duration == speech.duration
 
 
@@ -96,7 +100,9 @@ async def test_partial_texts_of_one_model_and_final_texts_of_another(
     async with running(loaded) as setup:
         for clip in clips:
             listening = Listening()
-            session = LiveSession(setup.tools, listening, Options(words=True), Endpointing())
+            session = LiveSession(
+                setup.tools, listening, RecognitionOptions(words=True), Endpointing()
+            )
             samples = spoken(clip)
             for at in range(0, len(samples), STEP):
                 await session.hear(samples[at : at + STEP])
@@ -105,7 +111,7 @@ async def test_partial_texts_of_one_model_and_final_texts_of_another(
             [recognized] = utterance.recognized
             begin, end = (round(t * 16_000) for t in (recognized.start, recognized.end))
             segment = Segment(recognized.start, samples[begin:end])
-            [alone] = loaded.recognizer.recognize([segment], [Options(words=True)])
+            [alone] = loaded.recognizer.recognize([segment], [RecognitionOptions(words=True)])
             assert (recognized.tokens, recognized.text) == (alone.tokens, alone.text)
             expected = pieces(replace(segment, samples=samples[begin:]), loaded, Chunking())
             got = [squeezed(text) for text in listening.partials]
@@ -122,12 +128,17 @@ async def test_as_funasrs_clients_ask(loaded: Loaded, clips: list[Clip], mode: s
     async with running(loaded) as setup:
         tools = setup.tools
         transcriber = Transcriber(
-            loaded.segmenter, tools.batcher, tools.pool, Limits(), tools.metrics, loaded.finishing
+            loaded.segmenter,
+            tools.batcher,
+            tools.pool,
+            EngineLimits(),
+            tools.metrics,
+            loaded.finishing,
         )
         for clip in clips[:4]:
             told: list[dict[str, Any]] = []
             connection = FunasrConnection(
-                tools, transcriber, loaded.recognizer, Limits(), told.append, python=True
+                tools, transcriber, loaded.recognizer, EngineLimits(), told.append, python=True
             )
             samples = (spoken(clip) * 32767).astype("<i2")
             try:
@@ -153,7 +164,7 @@ async def test_as_funasrs_clients_ask(loaded: Loaded, clips: list[Clip], mode: s
             assert partial
             assert [squeezed(t) for t in partial] == [squeezed(t) for t in expected[: len(partial)]]
             if mode == "2pass":
-                [answer] = loaded.recognizer.recognize([segment], [Options()])
+                [answer] = loaded.recognizer.recognize([segment], [RecognitionOptions()])
                 assert final == [answer.text]
             else:
                 assert loaded.streaming is not None
@@ -182,7 +193,9 @@ def test_a_word_that_goes_on_in_the_next_chunk_is_said_whole(loaded: Loaded) -> 
     streamed._session = Saying(["你", "hel@@"], ["lo"], ["world"])  # type: ignore[assignment]
     shown = []
     for n in (1, 2):
-        [job] = streamed.jobs(0.6 * n, Options(), lambda: Segment(0.0, np.zeros(9_600, "f")), print)
+        [job] = streamed.jobs(
+            0.6 * n, RecognitionOptions(), lambda: Segment(0.0, np.zeros(9_600, "f")), print
+        )
         assert not streamed.wanted(60.0, 60.0, 1.0), "one at a time"
         assert job.recognize is not None
         shown.append(streamed.heard(job.recognize(job.segment())))
@@ -195,14 +208,14 @@ def test_what_takes_no_streaming_model_says_so(vad_dir: Path, funasr_dir: Path) 
     online = funasr_dir / "online"
     for model, more in ((online, {}), (funasr_dir / "seaco", {"path": "reference"})):
         with pytest.raises(UnsupportedError, match="takes no streaming model"):
-            load(Settings(model, vad=vad_dir, precision="fp32", online=online, **more))
+            load(SpeechSettings(model, vad=vad_dir, precision="fp32", online=online, **more))
 
 
 def test_a_streaming_model_alone_streams(vad_dir: Path, funasr_dir: Path) -> None:
-    loaded = load(Settings(funasr_dir / "online", vad=vad_dir, precision="fp32"))
+    loaded = load(SpeechSettings(funasr_dir / "online", vad=vad_dir, precision="fp32"))
     assert loaded.streaming is not None
     [sound] = random_models.noises(1, 7)
     streamed = Streamed(loaded.streaming, Chunking(), finals=True)
     assert streamed.whole is not None
-    [answer] = loaded.recognizer.recognize([Segment(0.0, sound)], [Options()])
+    [answer] = loaded.recognizer.recognize([Segment(0.0, sound)], [RecognitionOptions()])
     assert streamed.whole(Segment(0.0, sound)).text == answer.text

@@ -24,9 +24,9 @@ from yibu.speech.live.session import LiveSession  # noqa: E402
 from yibu.speech.live.tools import LiveTools  # noqa: E402
 from yibu.speech.live.utterance import Utterance  # noqa: E402
 from yibu.speech.loading import load  # noqa: E402
-from yibu.speech.metrics import Metrics  # noqa: E402
-from yibu.speech.settings import Limits, Settings  # noqa: E402
-from yibu.speech.types import Endpointing, Options  # noqa: E402
+from yibu.speech.metrics import SpeechMetrics  # noqa: E402
+from yibu.speech.settings import EngineLimits, SpeechSettings  # noqa: E402
+from yibu.speech.types import Endpointing, RecognitionOptions  # noqa: E402
 
 RATE, STEP, PAUSE = 16_000, 0.06, 1.4
 SLOW, FAST = (0.034, 0.031), (0.014, 0.018)
@@ -103,7 +103,7 @@ async def speak(
         parts += [clip.samples, np.zeros(int(RATE * PAUSE), np.float32)]
     samples = np.concatenate(parts)
     told = Waiting(now)
-    session = LiveSession(tools, told, Options(), Endpointing())
+    session = LiveSession(tools, told, RecognitionOptions(), Endpointing())
     started, step = now(), int(RATE * STEP)
     for turn, at in enumerate(range(0, len(samples), step), 1):
         await asyncio.sleep(started + turn * STEP - now())
@@ -135,7 +135,7 @@ def test_texts_come_within_a_second(
     vad_dir: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Final ones at p95, first ones at the median; on the slower machine 32 sessions nearly."""
-    loaded = load(Settings(sensevoice_dir, vad=vad_dir, threads=2))
+    loaded = load(SpeechSettings(sensevoice_dir, vad=vad_dir, threads=2))
     loop = VirtualLoop(costs)
     monkeypatch.setattr(time, "monotonic", loop.time)
     started = loop.time()
@@ -144,8 +144,8 @@ def test_texts_come_within_a_second(
         return (loop.computed + (loop.time() - started) * OTHER_SECONDS * sessions) / 2
 
     async def all_at_once() -> list[tuple[list[float], list[float]]]:
-        metrics = Metrics()
-        batcher = Batcher(loaded.recognizer, ["model", "model"], Limits(), metrics)  # type: ignore[list-item]
+        metrics = SpeechMetrics()
+        batcher = Batcher(loaded.recognizer, ["model", "model"], EngineLimits(), metrics)  # type: ignore[list-item]
         batcher.partials = partials = PartialQueue(loop.time, used)
         pool: Any = "pool"
         tools = LiveTools(

@@ -24,9 +24,9 @@ from yibu.speech.live.session import LiveSession  # noqa: E402
 from yibu.speech.live.tools import LiveTools  # noqa: E402
 from yibu.speech.live.utterance import Utterance  # noqa: E402
 from yibu.speech.loading import Loaded, load  # noqa: E402
-from yibu.speech.metrics import Metrics  # noqa: E402
-from yibu.speech.settings import Limits, Settings  # noqa: E402
-from yibu.speech.types import Endpointing, Options, Recognized, Segment  # noqa: E402
+from yibu.speech.metrics import SpeechMetrics  # noqa: E402
+from yibu.speech.settings import EngineLimits, SpeechSettings  # noqa: E402
+from yibu.speech.types import Endpointing, RecognitionOptions, Recognized, Segment  # noqa: E402
 from yibu.speech.vad.fsmn import FsmnVad  # noqa: E402
 
 STEP = 1600
@@ -41,7 +41,7 @@ class Counting:
         self.heard: list[float] = []
 
     def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
+        self, segments: Sequence[Segment], options: Sequence[RecognitionOptions]
     ) -> list[Recognized]:
         self.heard += [segment.duration for segment in segments]
         return self._recognizer.recognize(segments, options)
@@ -86,7 +86,7 @@ class Setup:
 
 @pytest.fixture(scope="module")
 def loaded(sensevoice_dir: Path, vad_dir: Path) -> Loaded:
-    return load(Settings(sensevoice_dir, vad=vad_dir, threads=2))
+    return load(SpeechSettings(sensevoice_dir, vad=vad_dir, threads=2))
 
 
 @asynccontextmanager
@@ -97,9 +97,9 @@ async def running(loaded: Loaded) -> AsyncIterator[Setup]:
         ThreadPoolExecutor(1) as other,
         ThreadPoolExecutor(2) as pool,
     ):
-        metrics = Metrics()
+        metrics = SpeechMetrics()
         assert loaded.parallel == 2
-        batcher = Batcher(counting, [one, other], Limits(), metrics)  # type: ignore[arg-type]
+        batcher = Batcher(counting, [one, other], EngineLimits(), metrics)  # type: ignore[arg-type]
         batcher.partials = partials = Unhurried()
         task = asyncio.create_task(batcher.run())
         tools = LiveTools(
@@ -146,7 +146,9 @@ async def test_the_final_text_is_there_when_the_utterance_ends(
     async with running(loaded) as setup:
         for clip in clips:
             listening = Listening()
-            session = LiveSession(setup.tools, listening, Options(words=True), Endpointing())
+            session = LiveSession(
+                setup.tools, listening, RecognitionOptions(words=True), Endpointing()
+            )
             samples = spoken(clip)
             for at in range(0, len(samples), STEP):
                 before = len(setup.counting.heard)
@@ -161,7 +163,7 @@ async def test_the_final_text_is_there_when_the_utterance_ends(
                 recognized.start,
                 samples[round(recognized.start * 16000) : round(recognized.end * 16000)],
             )
-            [alone] = loaded.recognizer.recognize([segment], [Options(words=True)])
+            [alone] = loaded.recognizer.recognize([segment], [RecognitionOptions(words=True)])
             assert recognized.tokens == alone.tokens
             assert recognized.words == alone.words
             assert recognized.text in (clip.text, alone.text)
@@ -174,7 +176,7 @@ async def test_many_at_once_have_their_own_texts(loaded: Loaded, clips: list[Cli
 
         async def one(clip: Clip) -> None:
             listening = Listening()
-            session = LiveSession(setup.tools, listening, Options(), Endpointing())
+            session = LiveSession(setup.tools, listening, RecognitionOptions(), Endpointing())
             samples = np.concatenate([spoken(clip), spoken(clip)])
             for at in range(0, len(samples), STEP):
                 await session.hear(samples[at : at + STEP])
@@ -183,7 +185,9 @@ async def test_many_at_once_have_their_own_texts(loaded: Loaded, clips: list[Cli
             texts = [utterance.text for utterance in listening.finals]
             found = loaded.segmenter.utterances(Endpointing())
             expected = [e for e in found.feed(samples) if isinstance(e, Segment)]
-            answers = [loaded.recognizer.recognize([e], [Options()])[0].text for e in expected]
+            answers = [
+                loaded.recognizer.recognize([e], [RecognitionOptions()])[0].text for e in expected
+            ]
             assert texts == answers
             session.close()
 
@@ -197,7 +201,7 @@ async def test_minutes_in_one_session_take_no_more_memory(
     samples = np.concatenate([spoken(clip, 0.7) for clip in clips])
     async with running(loaded) as setup:
         listening = Listening()
-        session = LiveSession(setup.tools, listening, Options(words=True), Endpointing())
+        session = LiveSession(setup.tools, listening, RecognitionOptions(words=True), Endpointing())
 
         async def speak(minutes: float) -> None:
             end = session.seconds + 60 * minutes
@@ -233,7 +237,9 @@ class Waiting:
 
     def recognize_again(self) -> list[Job]:
         segment = Segment(0.0, np.zeros(1, np.float32))
-        return [Job(self.cost, Options(prompt=self.name), lambda: segment, lambda _: None)]
+        return [
+            Job(self.cost, RecognitionOptions(prompt=self.name), lambda: segment, lambda _: None)
+        ]
 
 
 def names(jobs: Sequence[Job]) -> list[str]:

@@ -29,10 +29,10 @@ from yibu.speech.models.speakers import (  # noqa: E402
     name_of,
     number_of,
 )
-from yibu.speech.settings import Limits, Settings  # noqa: E402
+from yibu.speech.settings import EngineLimits, SpeechSettings  # noqa: E402
 from yibu.speech.stages import Finishing, FinishingRecognizer, SpeakerStage  # noqa: E402
 from yibu.speech.transcriber import Transcriber  # noqa: E402
-from yibu.speech.types import Endpointing, Options, Recognized, Segment, Voice  # noqa: E402
+from yibu.speech.types import Endpointing, RecognitionOptions, Recognized, Segment, Voice  # noqa: E402
 from yibu.speech.vad.fsmn import FsmnVad  # noqa: E402
 
 
@@ -145,7 +145,7 @@ def network(funasr_dir: Path, two_voices: list[Clip]) -> SpeakerNetwork:
 
 @pytest.fixture(scope="module")
 def loaded(sensevoice_dir: Path, vad_dir: Path, network: SpeakerNetwork) -> Loaded:
-    plain = load(Settings(sensevoice_dir, vad=vad_dir, precision="fp32", threads=2))
+    plain = load(SpeechSettings(sensevoice_dir, vad=vad_dir, precision="fp32", threads=2))
     return replace(
         plain,
         recognizer=FinishingRecognizer(plain.recognizer, Finishing(None, network)),
@@ -168,7 +168,7 @@ def offline(loaded: Loaded, sound: np.ndarray) -> list[tuple[str, str]]:
     samples = sound.astype(np.float32) / 32768
     cutter = loaded.segmenter.utterances(Endpointing())
     segments = [e for e in [*cutter.feed(samples), *cutter.finish()] if isinstance(e, Segment)]
-    wanted = [Options(words=True, speakers=True)] * len(segments)
+    wanted = [RecognitionOptions(words=True, speakers=True)] * len(segments)
     stage = SpeakerStage()
     stage.feed(loaded.recognizer.recognize(segments, wanted))
     return [(str(each.speaker), each.text) for each in stage.finish() if each.text]
@@ -206,13 +206,18 @@ async def test_funasrs_clients_are_told_speakers(loaded: Loaded, two_voices: lis
     expected = offline(loaded, samples)
     async with running(loaded) as setup:
         transcriber = Transcriber(
-            loaded.segmenter, setup.tools.batcher, setup.tools.pool, Limits(), setup.tools.metrics,
+            loaded.segmenter, setup.tools.batcher, setup.tools.pool, EngineLimits(), setup.tools.metrics,
             loaded.finishing,
         )  # fmt: skip
         for mode in ("2pass", "offline"):
             told: list[dict[str, Any]] = []
             connection = FunasrConnection(
-                setup.tools, transcriber, loaded.recognizer, Limits(), told.append, python=True
+                setup.tools,
+                transcriber,
+                loaded.recognizer,
+                EngineLimits(),
+                told.append,
+                python=True,
             )
             try:
                 await connection.handle({"mode": mode, "audio_fs": 16000, "is_speaking": True})

@@ -12,8 +12,8 @@ pytest.importorskip("openvino")
 from yibu.errors import UnsupportedError, UsageError, VerificationError  # noqa: E402
 from yibu.speech.loading import load  # noqa: E402
 from yibu.speech.models.paraformer_online import Chunking, OnlineParaformer  # noqa: E402
-from yibu.speech.settings import Settings  # noqa: E402
-from yibu.speech.types import Options, Segment  # noqa: E402
+from yibu.speech.settings import SpeechSettings  # noqa: E402
+from yibu.speech.types import RecognitionOptions, Segment  # noqa: E402
 
 from . import random_models  # noqa: E402
 
@@ -91,10 +91,10 @@ def test_what_a_session_keeps_does_not_grow(model) -> None:
 
 
 def test_files_are_heard_as_live_speech_is(funasr_dir: Path, vad_dir: Path, model) -> None:
-    loaded = load(Settings(funasr_dir / "online", vad=vad_dir, precision="fp32"))
+    loaded = load(SpeechSettings(funasr_dir / "online", vad=vad_dir, precision="fp32"))
     sounds = random_models.noises(3, 12)
     segments = [Segment(1.0, sound) for sound in [*sounds, np.zeros(100, np.float32)]]
-    answers = loaded.recognizer.recognize(segments, [Options(words=True)] * 4)
+    answers = loaded.recognizer.recognize(segments, [RecognitionOptions(words=True)] * 4)
     session = model.session()
     for sound, answer in zip(sounds, answers, strict=False):
         assert answer.text == session.text(session.feed(sound, final=True))
@@ -127,4 +127,4 @@ def test_what_is_not_built_is_refused(funasr_dir: Path, vad_dir: Path, tmp_path:
             changed("num_blocks: 3", "num_blocks: 4"), precision="fp32", threads=1
         )
     with pytest.raises(UsageError, match="hears live speech"):
-        load(Settings(funasr_dir / "online", vad=vad_dir, precision="fp32", path="reference"))
+        load(SpeechSettings(funasr_dir / "online", vad=vad_dir, precision="fp32", path="reference"))

@@ -14,11 +14,11 @@ pytest.importorskip("openvino")
 from yibu.errors import UnsupportedError, VerificationError  # noqa: E402
 from yibu.speech.loading import Loaded, load  # noqa: E402
 from yibu.speech.models import cif  # noqa: E402
-from yibu.speech.models.hotwords import Tokens, parsed  # noqa: E402
+from yibu.speech.models.hotwords import HotwordTokens, parsed  # noqa: E402
 from yibu.speech.models.paraformer_text import join, text_of, words_of  # noqa: E402
 from yibu.speech.precision import cpu_flags  # noqa: E402
-from yibu.speech.settings import Settings  # noqa: E402
-from yibu.speech.types import Options, Recognized, Segment  # noqa: E402
+from yibu.speech.settings import SpeechSettings  # noqa: E402
+from yibu.speech.types import RecognitionOptions, Recognized, Segment  # noqa: E402
 
 from . import random_models  # noqa: E402
 
@@ -28,7 +28,7 @@ PRECISIONS = ["fp32", "int8"] + (["bf16"] if cpu_flags() & {"avx512_bf16", "amx_
 
 
 def attempt(directory: Path, vad_dir: Path, precision: str = "fp32", **changes: Any) -> Loaded:
-    return load(Settings(directory, vad=vad_dir, precision=precision, **changes))
+    return load(SpeechSettings(directory, vad=vad_dir, precision=precision, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def loaded(funasr_dir: Path, vad_dir: Path) -> dict[str, Loaded]:
 
 
 def heard(loaded: Loaded, sound: Any, hotwords: str = "") -> Recognized:
-    options = Options(words=True, hotwords=tuple(hotwords.split()))
+    options = RecognitionOptions(words=True, hotwords=tuple(hotwords.split()))
     (answer,) = loaded.recognizer.recognize([Segment(0.0, sound)], [options])
     return answer
 
@@ -87,7 +87,7 @@ def test_other_segments_never_change_a_text(
 ) -> None:
     recognizer = attempt(funasr_dir / kind, vad_dir, precision).recognizer
     segments = [Segment(0.0, sound) for sound in random_models.noises(12, 5)]
-    options = [Options(words=True, hotwords=("你好",) * (n % 2)) for n in range(12)]
+    options = [RecognitionOptions(words=True, hotwords=("你好",) * (n % 2)) for n in range(12)]
     alone = [recognizer.recognize([s], [o])[0] for s, o in zip(segments, options, strict=True)]
     order = np.random.default_rng(3).permutation(12)
     together = recognizer.recognize([segments[n] for n in order], [options[n] for n in order])
@@ -118,10 +118,10 @@ def test_the_onnx_layout_says_the_same(
             mine = [[word.start, word.end] for word in ours.words]
             assert np.allclose(mine, [[w.start, w.end] for w in theirs.words], atol=0.011)
     segments = [Segment(0.0, sound) for sound in sounds]
-    together = onnx.recognizer.recognize(segments, [Options()] * len(segments))
+    together = onnx.recognizer.recognize(segments, [RecognitionOptions()] * len(segments))
     assert [answer.text for answer in together] == [heard(onnx, sound).text for sound in sounds]
     rounded = attempt(exported / kind, vad_dir, "int8").recognizer
-    assert rounded.recognize(segments, [Options()] * len(segments))[0].text
+    assert rounded.recognize(segments, [RecognitionOptions()] * len(segments))[0].text
     with pytest.raises(UnsupportedError, match="from ONNX in fp32 and int8"):
         attempt(exported / kind, vad_dir, "bf16")
     for name in ("config.yaml", "am.mvn", "tokens.json"):
@@ -135,7 +135,9 @@ def test_nothing_to_hear_gives_empty_text(loaded) -> None:
     for kind in KINDS:
         recognizer = loaded[kind].recognizer
         assert recognizer.recognize([], []) == []
-        (answer,) = recognizer.recognize([Segment(3.0, np.zeros(100, np.float32))], [Options()])
+        (answer,) = recognizer.recognize(
+            [Segment(3.0, np.zeros(100, np.float32))], [RecognitionOptions()]
+        )
         assert (answer.text, answer.start, answer.words) == ("", 3.0, ())
 
 
@@ -206,7 +208,7 @@ def test_hotwords_are_read_as_people_write_them(written: str, words: tuple[str, 
 
 def test_hotwords_become_the_models_tokens(funasr_dir: Path) -> None:
     vocabulary = random_models.VOCABULARY
-    tokens = Tokens.read(vocabulary, funasr_dir / "seaco")
+    tokens = HotwordTokens.read(vocabulary, funasr_dir / "seaco")
 
     def split(word: str) -> list[str]:
         return [vocabulary[n] for n in tokens.of(word)]

@@ -25,8 +25,8 @@ from yibu.speech.kinds import Layout, detect  # noqa: E402
 from yibu.speech.loading import Loaded, load  # noqa: E402
 from yibu.speech.models.grouping import groups, padded_length  # noqa: E402
 from yibu.speech.precision import choose, cpu_flags  # noqa: E402
-from yibu.speech.settings import Settings  # noqa: E402
-from yibu.speech.types import Options, Recognized, Segment  # noqa: E402
+from yibu.speech.settings import SpeechSettings  # noqa: E402
+from yibu.speech.types import RecognitionOptions, Recognized, Segment  # noqa: E402
 
 from .conftest import FIXTURE  # noqa: E402
 
@@ -36,7 +36,7 @@ PRECISIONS = ["fp32", "int8"] + (["bf16"] if cpu_flags() & {"avx512_bf16", "amx_
 @pytest.fixture(scope="session")
 def fast(sensevoice_dir: Path, vad_dir: Path) -> dict[str, Loaded]:
     return {
-        precision: load(Settings(sensevoice_dir, vad=vad_dir, precision=precision))
+        precision: load(SpeechSettings(sensevoice_dir, vad=vad_dir, precision=precision))
         for precision in PRECISIONS
     }
 
@@ -44,10 +44,10 @@ def fast(sensevoice_dir: Path, vad_dir: Path) -> dict[str, Loaded]:
 @pytest.fixture(scope="session")
 def reference(sensevoice_dir: Path, vad_dir: Path) -> Loaded:
     pytest.importorskip("funasr")
-    return load(Settings(sensevoice_dir, vad=vad_dir, path="reference"))
+    return load(SpeechSettings(sensevoice_dir, vad=vad_dir, path="reference"))
 
 
-def transcribe(loaded: Loaded, samples, options: Options) -> list[Recognized]:
+def transcribe(loaded: Loaded, samples, options: RecognitionOptions) -> list[Recognized]:
     session = loaded.segmenter.session()
     segments = session.feed(samples) + session.finish()
     return loaded.recognizer.recognize(segments, [options] * len(segments))
@@ -55,10 +55,17 @@ def transcribe(loaded: Loaded, samples, options: Options) -> list[Recognized]:
 
 @pytest.mark.parametrize(
     "options",
-    [Options(), Options(use_itn=False), Options(language="zh"), Options(language="en")],
+    [
+        RecognitionOptions(),
+        RecognitionOptions(use_itn=False),
+        RecognitionOptions(language="zh"),
+        RecognitionOptions(language="en"),
+    ],
     ids=["auto", "woitn", "zh", "en"],
 )
-def test_fast_is_reference_token_for_token(fast, reference, clips, options: Options) -> None:
+def test_fast_is_reference_token_for_token(
+    fast, reference, clips, options: RecognitionOptions
+) -> None:
     for clip in clips:
         ours = transcribe(fast["fp32"], clip.samples, options)
         (theirs,) = transcribe(reference, clip.samples, options)
@@ -69,7 +76,7 @@ def test_fast_is_reference_token_for_token(fast, reference, clips, options: Opti
 def test_it_reads_what_was_said(fast, clips) -> None:
     wrong = 0
     for clip in clips:
-        (answer,) = transcribe(fast["fp32"], clip.samples, Options(use_itn=False))
+        (answer,) = transcribe(fast["fp32"], clip.samples, RecognitionOptions(use_itn=False))
         said = answer.raw.split("<|woitn|>")[1].strip()
         wrong += said != clip.text
         assert answer.language in ("en", "zh")
@@ -89,7 +96,7 @@ def test_other_segments_never_change_a_text(fast, clips, precision: str) -> None
         start, length = rng.integers(0, 100_000), rng.integers(500, 200_000)
         segments.append(Segment(0.0, samples[start : start + length]))
     mixed = [
-        Options(
+        RecognitionOptions(
             language=str(rng.choice(["auto", "zh", "en"])),
             use_itn=bool(rng.integers(2)),
             words=True,
@@ -119,8 +126,8 @@ def test_bit_for_bit_in_any_batch(fast) -> None:
 def test_int8_differences_are_counted(fast, clips, record_property) -> None:
     tokens = changed = 0
     for clip in clips:
-        exact = transcribe(fast["fp32"], clip.samples, Options())
-        rounded = transcribe(fast["int8"], clip.samples, Options())
+        exact = transcribe(fast["fp32"], clip.samples, RecognitionOptions())
+        rounded = transcribe(fast["int8"], clip.samples, RecognitionOptions())
         for a, b in zip(exact, rounded, strict=True):
             tokens += len(a.tokens)
             changed += sum(x != y for x, y in zip(a.tokens, b.tokens, strict=False))
@@ -134,7 +141,9 @@ def test_int8_differences_are_counted(fast, clips, record_property) -> None:
 def test_words_stand_where_they_were_spoken(fast, clips, precision: str) -> None:
     checked = 0
     for clip in clips:
-        answers = transcribe(fast[precision], clip.samples, Options(words=True, use_itn=False))
+        answers = transcribe(
+            fast[precision], clip.samples, RecognitionOptions(words=True, use_itn=False)
+        )
         found = [word for answer in answers for word in answer.words]
         marks = clip.marks
         if clip.language == "zh":  # a word's characters share its mark
@@ -152,13 +161,15 @@ def test_words_stand_where_they_were_spoken(fast, clips, precision: str) -> None
 def test_unknown_languages_are_refused(fast, clips) -> None:
     segment = Segment(0.0, clips[0].samples)
     with pytest.raises(InvalidRequestError, match="language 'fr'"):
-        fast["fp32"].recognizer.recognize([segment], [Options(language="fr")])
+        fast["fp32"].recognizer.recognize([segment], [RecognitionOptions(language="fr")])
 
 
 def test_nothing_to_hear_gives_empty_text(fast) -> None:
     recognizer = fast["fp32"].recognizer
     assert recognizer.recognize([], []) == []
-    (answer,) = recognizer.recognize([Segment(3.0, np.zeros(100, np.float32))], [Options()])
+    (answer,) = recognizer.recognize(
+        [Segment(3.0, np.zeros(100, np.float32))], [RecognitionOptions()]
+    )
     assert (answer.text, answer.start, answer.words) == ("", 3.0, ())
 
 
@@ -214,8 +225,8 @@ def test_precisions_the_device_lacks_are_refused() -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_auto_may_choose_keeps_the_text(fast, clips, precision: str) -> None:
     for clip in clips:
-        exact = transcribe(fast["fp32"], clip.samples, Options())
-        other = transcribe(fast[precision], clip.samples, Options())
+        exact = transcribe(fast["fp32"], clip.samples, RecognitionOptions())
+        other = transcribe(fast[precision], clip.samples, RecognitionOptions())
         assert [a.tokens for a in exact] == [a.tokens for a in other]
 
 
@@ -224,7 +235,7 @@ def copy_of(directory: Path, to: Path) -> Path:
 
 
 def attempt(directory: Path, vad_dir: Path | None, **changes: object) -> Loaded:
-    return load(Settings(directory, vad=vad_dir, **({"precision": "fp32"} | changes)))
+    return load(SpeechSettings(directory, vad=vad_dir, **({"precision": "fp32"} | changes)))
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "am.mvn", "model.pt"])
@@ -342,12 +353,12 @@ def export(sensevoice_dir: Path, directory: Path) -> None:
 def test_the_onnx_layout_says_the_same(fast, onnx_dir, vad_dir, clips, precision: str) -> None:
     loaded = attempt(onnx_dir, vad_dir, precision=precision)
     for clip in clips:
-        ours = transcribe(loaded, clip.samples, Options(words=True))
-        theirs = transcribe(fast[precision], clip.samples, Options(words=True))
+        ours = transcribe(loaded, clip.samples, RecognitionOptions(words=True))
+        theirs = transcribe(fast[precision], clip.samples, RecognitionOptions(words=True))
         assert [a.text for a in ours] == [a.text for a in theirs]
     segments = [Segment(0.0, clip.samples) for clip in clips]
-    together = loaded.recognizer.recognize(segments, [Options()] * len(segments))
-    alone = [loaded.recognizer.recognize([s], [Options()])[0] for s in segments]
+    together = loaded.recognizer.recognize(segments, [RecognitionOptions()] * len(segments))
+    alone = [loaded.recognizer.recognize([s], [RecognitionOptions()])[0] for s in segments]
     assert together == alone
 
 
@@ -377,7 +388,7 @@ def test_the_torch_encoder_says_the_same(fast, sensevoice_dir: Path, clips) -> N
         )
         ours = SenseVoiceRecognizer("torch", encoder, exact._normalizer, exact._vocabulary)
         segments = [Segment(0.0, clip.samples) for clip in clips]
-        options = [Options(words=True)] * len(segments)
+        options = [RecognitionOptions(words=True)] * len(segments)
         found = ours.recognize(segments, options)
         expected = exact.recognize(segments, options)
         if precision == "fp32":
@@ -407,6 +418,6 @@ def test_the_real_model_reads_a_real_clip(vad_dir: Path) -> None:
     if not clip.exists():
         pytest.skip(f"{clip} is not there")
     loaded = attempt(Path(REAL), vad_dir, precision="auto")
-    (answer,) = transcribe(loaded, read_wav(clip), Options())
+    (answer,) = transcribe(loaded, read_wav(clip), RecognitionOptions())
     assert answer.language == "zh"
     assert "达摩院推出的语音识别模型" in answer.text

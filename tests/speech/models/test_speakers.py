@@ -22,9 +22,9 @@ from yibu.speech.models.speakers import (  # noqa: E402
     speaker_of,
     turns,
 )
-from yibu.speech.settings import Settings  # noqa: E402
+from yibu.speech.settings import SpeechSettings  # noqa: E402
 from yibu.speech.stages import PunctuationStage, SpeakerStage  # noqa: E402
-from yibu.speech.types import Options, Recognized, Segment, Voice, Word  # noqa: E402
+from yibu.speech.types import RecognitionOptions, Recognized, Segment, Voice, Word  # noqa: E402
 
 from . import random_models  # noqa: E402
 
@@ -192,7 +192,7 @@ def test_wrong_directories_and_paths_are_refused(
     funasr_dir, vad_dir, sensevoice_dir, tmp_path
 ) -> None:
     def attempt(model: Path, **more: Any) -> None:
-        load(Settings(model, vad=vad_dir, precision="fp32", **more))
+        load(SpeechSettings(model, vad=vad_dir, precision="fp32", **more))
 
     with pytest.raises(UnsupportedError, match="class 'Paraformer', CAMPPlus expected"):
         SpeakerNetwork.load(funasr_dir / "paraformer", threads=1)
@@ -209,13 +209,13 @@ def test_wrong_directories_and_paths_are_refused(
 
 def test_a_recognizer_says_how_voices_sound(funasr_dir, vad_dir, sensevoice_dir, network) -> None:
     speakers = funasr_dir / "speakers"
-    loaded = load(Settings(sensevoice_dir, vad=vad_dir, precision="fp32", speakers=speakers))
+    loaded = load(SpeechSettings(sensevoice_dir, vad=vad_dir, precision="fp32", speakers=speakers))
     (sound,) = random_models.noises(1, 2)
-    asked = [Options(speakers=True), Options()]
+    asked = [RecognitionOptions(speakers=True), RecognitionOptions()]
     first, second = loaded.recognizer.recognize([Segment(3.0, sound)] * 2, asked)
     assert second.voices == ()
     assert (first.voices[0].start, first.voices[0].end) == (3.0, 4.5)
     assert np.allclose(first.voices[0].vector, network.vectors([sound[:24_000]])[0], atol=1e-4)
     assert loaded.finishing is not None
-    assert len(loaded.finishing.stages(Options(speakers=True))) == 1
-    assert loaded.finishing.stages(Options()) == []
+    assert len(loaded.finishing.stages(RecognitionOptions(speakers=True))) == 1
+    assert loaded.finishing.stages(RecognitionOptions()) == []

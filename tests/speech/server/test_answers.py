@@ -28,7 +28,7 @@ from yibu.speech.answers.formats import (
 from yibu.speech.answers.languages import NAMES, normalized
 from yibu.speech.answers.subtitles import cues
 from yibu.speech.audio.tracks import Heard
-from yibu.speech.types import Options, Recognized, Word
+from yibu.speech.types import RecognitionOptions, Recognized, Word
 
 SPECIFICATION = SHARED / "openai" / "openapi.json"
 
@@ -50,7 +50,7 @@ ENGLISH = Recognized(
 )
 CHINESE = Recognized(text="你好，世界。", start=5.0, end=7.25, language="zh", emotion="NEUTRAL")
 SILENT = Recognized(text="", start=8.0, end=9.0, language="nospeech")
-TRANSCRIPT = Transcript([ENGLISH, CHINESE, SILENT], Heard(10.0), Options(words=True))
+TRANSCRIPT = Transcript([ENGLISH, CHINESE, SILENT], Heard(10.0), RecognitionOptions(words=True))
 BOTH = frozenset({"word", "segment"})
 
 
@@ -88,13 +88,17 @@ def test_verbose_json_of_the_whole() -> None:
     short = Recognized("oh", 0.0, 1.0, "en", emotion="sad", events=("speech", "cough"))
     long = Recognized("well", 1.0, 5.0, "en", emotion="happy", events=("speech",))
     unspoken = Recognized("", 5.0, 60.0, emotion="neutral", events=("bgm",))
-    answer = body(Transcript([short, long, unspoken], Heard(60.0), Options()), "verbose_json", BOTH)
+    answer = body(
+        Transcript([short, long, unspoken], Heard(60.0), RecognitionOptions()), "verbose_json", BOTH
+    )
     assert answer["emotion"] == "happy"
     assert answer["events"] == ["speech", "cough", "bgm"]
     valid(answer, "CreateTranscriptionResponseVerboseJson")
     # Whisper hears neither.
     plain = body(
-        Transcript([Recognized("oh", 0.0, 1.0)], Heard(1.0), Options()), "verbose_json", BOTH
+        Transcript([Recognized("oh", 0.0, 1.0)], Heard(1.0), RecognitionOptions()),
+        "verbose_json",
+        BOTH,
     )
     assert not {"emotion", "events"} & set(plain)
 
@@ -105,7 +109,7 @@ def test_verbose_json_without_what_was_not_asked_for() -> None:
 
 
 def test_a_translation_is_english() -> None:
-    translated = Transcript([ENGLISH], Heard(5.0), Options(task="translate"))
+    translated = Transcript([ENGLISH], Heard(5.0), RecognitionOptions(task="translate"))
     answer = body(translated, "verbose_json", frozenset({"segment"}))
     assert (answer["language"], answer["task"]) == ("english", "translate")
     valid(answer, "CreateTranslationResponseVerboseJson")
@@ -115,12 +119,12 @@ def test_recognize_words_tagged_text_as_funasr_does() -> None:
     pytest.importorskip("yibu.speech.models.richtext")
     tagged = "<|en|><|HAPPY|><|Speech|><|withitn|>"
     segments = [Recognized(f"{n} 😊", 0.0, 1.0, raw=f"{tagged}{n}") for n in ("one", "two")]
-    assert script_text(Transcript(segments, Heard(2.0), Options())) == "onetwo😊"
+    assert script_text(Transcript(segments, Heard(2.0), RecognitionOptions())) == "onetwo😊"
     assert script_text(TRANSCRIPT) == TRANSCRIPT.text
 
 
 def test_silence_in_every_format() -> None:
-    silent = Transcript([], Heard(3.0), Options())
+    silent = Transcript([], Heard(3.0), RecognitionOptions())
     assert body(silent, "json", frozenset())["text"] == ""
     assert body(silent, "srt", frozenset()) == ""
     assert body(silent, "vtt", frozenset()) == "WEBVTT\n\n"
@@ -143,7 +147,9 @@ def test_srt() -> None:
 
 
 def test_vtt_escapes_markup() -> None:
-    text = Transcript([Recognized("a <b> & c --> d", 3725.5, 3726.0)], Heard(1.0), Options())
+    text = Transcript(
+        [Recognized("a <b> & c --> d", 3725.5, 3726.0)], Heard(1.0), RecognitionOptions()
+    )
     assert body(text, "vtt", frozenset()) == (
         "WEBVTT\n\n01:02:05.500 --> 01:02:06.000\na &lt;b&gt; &amp; c --&gt; d\n\n"
     )
@@ -214,7 +220,7 @@ def test_joining(before: str, text: str, joined: str) -> None:
 @given(st.lists(st.text(max_size=20), max_size=8))
 def test_deltas_join_to_the_whole_text(texts: list[str]) -> None:
     segments = [Recognized(text.strip(), 0.0, 1.0) for text in texts]
-    whole = Transcript(segments, Heard(1.0), Options()).text
+    whole = Transcript(segments, Heard(1.0), RecognitionOptions()).text
     assert "".join(pieces(segments)) == whole
     bare = re.sub(r"\s", "", "".join(texts))
     assert re.sub(r"\s", "", whole) == bare

@@ -20,17 +20,17 @@ from tests.speech.server.media import FORMATS, Format, encode, silence, tone, wa
 from tests.speech.server.tone_engine import tone_of
 from yibu.errors import InvalidRequestError
 from yibu.speech.audio.decoding import Decoder
-from yibu.speech.settings import Limits
+from yibu.speech.settings import EngineLimits
 from yibu.speech.stated import RAW_FORMATS, RawFormat, Stated
 from yibu.speech.types import Samples
 
-LIMITS = Limits()
+LIMITS = EngineLimits()
 CLIP = tone(440, 2.0)
 SMALL = {how.name: encode(tone(440, 0.5), how) for how in FORMATS}
 
 
 def decode(
-    data: bytes, limits: Limits = LIMITS, raw: RawFormat | None = None, block: float = 8.0
+    data: bytes, limits: EngineLimits = LIMITS, raw: RawFormat | None = None, block: float = 8.0
 ) -> Samples:
     decoder = Decoder(io.BytesIO(data), limits, Stated(raw=raw))
     try:
@@ -42,7 +42,7 @@ def decode(
         decoder.close()
 
 
-def refusal(data: bytes, limits: Limits = LIMITS, raw: RawFormat | None = None) -> str:
+def refusal(data: bytes, limits: EngineLimits = LIMITS, raw: RawFormat | None = None) -> str:
     with pytest.raises(InvalidRequestError) as caught:
         decode(data, limits, raw)
     message = caught.value.message
@@ -86,7 +86,7 @@ def test_the_length_of_a_block_does_not_change_the_samples() -> None:
 
 def decodes_or_is_refused(data: bytes) -> None:
     try:
-        samples = decode(data, Limits(audio_seconds=600, decode_seconds=20))
+        samples = decode(data, EngineLimits(audio_seconds=600, decode_seconds=20))
     except InvalidRequestError:
         return
     assert samples.ndim == 1
@@ -217,19 +217,19 @@ def test_a_chunk_that_claims_a_gigabyte_is_not_allocated() -> None:
 @pytest.mark.parametrize("name", ["ogg opus", "mp3", "webm opus", "aac adts"])
 def test_a_small_file_of_long_silence_stops_at_the_limit(name: str) -> None:
     bomb = encode(silence(40), next(how for how in FORMATS if how.name == name))
-    assert "longer than 8 s" in refusal(bomb, Limits(audio_seconds=8))
+    assert "longer than 8 s" in refusal(bomb, EngineLimits(audio_seconds=8))
 
 
 @pytest.mark.parametrize("name", ["ogg opus", "webm opus", "flac", "m4a"])
 def test_hours_that_the_file_owns_to_are_refused_undecoded(name: str) -> None:
     bomb = encode(silence(16), next(how for how in FORMATS if how.name == name))
     with pytest.raises(InvalidRequestError, match="longer than 8 s"):
-        Decoder(io.BytesIO(bomb), Limits(audio_seconds=8))
+        Decoder(io.BytesIO(bomb), EngineLimits(audio_seconds=8))
 
 
 def test_decoding_time_is_bounded() -> None:
     data = encode(tone(440, 12), FORMATS[4])
-    assert "to decode" in refusal(data, Limits(decode_seconds=1e-4))
+    assert "to decode" in refusal(data, EngineLimits(decode_seconds=1e-4))
 
 
 def test_a_playlist_opens_neither_hosts_nor_files(tmp_path) -> None:  # type: ignore[no-untyped-def]

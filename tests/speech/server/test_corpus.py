@@ -78,7 +78,7 @@ import io, sys
 from tests.speech.server.pcmfiles import caf_with_layout
 from yibu.errors import InvalidRequestError
 from yibu.speech.audio.decoding import Decoder
-from yibu.speech.settings import Limits
+from yibu.speech.settings import EngineLimits as Limits
 for layout in range(99, 202):
     for channels in range(1, 17):
         decoder = Decoder(io.BytesIO(caf_with_layout(layout << 16 | channels, channels)), Limits())

@@ -17,7 +17,7 @@ from tests.speech.server.tone_engine import tone_of
 from yibu.errors import InvalidRequestError
 from yibu.speech.audio.decoding import Decoder
 from yibu.speech.http.upload import Form, Upload
-from yibu.speech.settings import Limits
+from yibu.speech.settings import EngineLimits
 from yibu.speech.stated import Stated, stated
 from yibu.speech.types import Samples
 
@@ -91,7 +91,7 @@ SMALL["tta"] = encode(tone(440, 2.0), Format("tta", "tta", "tta", 16_000, "mono"
 
 
 def decode(data: bytes, said: Stated | None = None) -> Samples:
-    decoder = Decoder(io.BytesIO(data), Limits(), said)
+    decoder = Decoder(io.BytesIO(data), EngineLimits(), said)
     try:
         blocks = []
         while (samples := decoder.read(8.0)) is not None:

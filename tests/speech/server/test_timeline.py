@@ -22,7 +22,7 @@ from tests.speech.server.tone_engine import tone_of
 from yibu.errors import InvalidRequestError
 from yibu.speech.audio.decoding import Decoder
 from yibu.speech.audio.mixing import OPPOSITE
-from yibu.speech.settings import Limits
+from yibu.speech.settings import EngineLimits
 from yibu.speech.stated import RawFormat, Stated
 from yibu.speech.types import Samples
 
@@ -97,7 +97,7 @@ def _tones(stream: Any, parts: Sequence[Part], rate: int) -> list[Any]:
 
 
 def decode(data: bytes, said: Stated | None = None) -> tuple[Samples, Decoder]:
-    decoder = Decoder(io.BytesIO(data), Limits(), said)
+    decoder = Decoder(io.BytesIO(data), EngineLimits(), said)
     try:
         blocks = []
         while (samples := decoder.read(8.0)) is not None:
@@ -195,7 +195,7 @@ def test_of_two_tracks_without_a_flag_the_first_is_taken() -> None:
 
 def stereo(left: Samples, right: Samples, block: float = 8.0) -> tuple[Samples, list[str]]:
     data = np.stack([left, right], axis=1).astype("<f4").tobytes()
-    decoder = Decoder(io.BytesIO(data), Limits(), Stated(raw=RawFormat("f32le", 16_000, 2)))
+    decoder = Decoder(io.BytesIO(data), EngineLimits(), Stated(raw=RawFormat("f32le", 16_000, 2)))
     blocks = []
     while (samples := decoder.read(block)) is not None:
         blocks.append(samples)

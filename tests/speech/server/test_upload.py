@@ -17,9 +17,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from yibu.errors import InvalidRequestError, NotReadyError, RequestError, TooLargeError
 from yibu.speech.http.upload import Form, UploadStalledError, read_form
-from yibu.speech.settings import Limits
+from yibu.speech.settings import EngineLimits
 
-LIMITS = Limits(upload_bytes=4 * 1024 * 1024, upload_idle_seconds=5.0)
+LIMITS = EngineLimits(upload_bytes=4 * 1024 * 1024, upload_idle_seconds=5.0)
 BOUNDARY = "x-bound"
 TYPE = f"multipart/form-data; boundary={BOUNDARY}"
 
@@ -57,11 +57,13 @@ def request(
     return Request(scope, receive)
 
 
-async def read(chunks: Iterable[bytes], limits: Limits = LIMITS, **more: Any) -> Form:
+async def read(chunks: Iterable[bytes], limits: EngineLimits = LIMITS, **more: Any) -> Form:
     return await read_form(request(chunks, **more), limits)
 
 
-async def refused(chunks: Iterable[bytes], limits: Limits = LIMITS, **more: Any) -> RequestError:
+async def refused(
+    chunks: Iterable[bytes], limits: EngineLimits = LIMITS, **more: Any
+) -> RequestError:
     with pytest.raises(RequestError) as caught:
         await read(chunks, limits, **more)
     return caught.value
@@ -196,14 +198,14 @@ async def test_bad_forms(data: bytes, said: str) -> None:
 
 
 async def test_too_large_is_refused_by_its_header_or_by_its_bytes() -> None:
-    limits = Limits(upload_bytes=1000)
+    limits = EngineLimits(upload_bytes=1000)
     assert isinstance(await refused([], limits, length=1001), TooLargeError)
     chunks = [part("file", b"x" * 600, "a"), b"x" * 600]
     assert isinstance(await refused(chunks, limits), TooLargeError)
 
 
 async def test_a_stalled_upload_is_given_up() -> None:
-    limits = Limits(upload_idle_seconds=0.05)
+    limits = EngineLimits(upload_idle_seconds=0.05)
     error = await refused([part("file", b"x", "a")], limits, ends="never")
     assert isinstance(error, UploadStalledError)
     assert error.status == 408

@@ -24,8 +24,8 @@ from tests.speech.server.whisper import whisper_directory
 from yibu.errors import EngineStartError, UnsupportedError, UsageError
 from yibu.speech.audio.decoding import Decoder
 from yibu.speech.models.whisper import WhisperRecognizer
-from yibu.speech.settings import Limits
-from yibu.speech.types import Options, Samples, Segment
+from yibu.speech.settings import EngineLimits
+from yibu.speech.types import RecognitionOptions, Samples, Segment
 from yibu.speech.vad.silero import SileroVad
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -45,7 +45,7 @@ def clips() -> list[tuple[str, str, str]]:
 
 
 def samples_of(data: bytes) -> Samples:
-    decoder = Decoder(io.BytesIO(data), Limits())
+    decoder = Decoder(io.BytesIO(data), EngineLimits())
     blocks = []
     while (block := decoder.read(60.0)) is not None:
         blocks.append(block)
@@ -196,7 +196,7 @@ def test_the_first_word_begins_with_the_sound(
     quiet = np.random.default_rng(0).normal(0, 1e-4, int(pause * 16_000)).astype(np.float32)
     session = SileroVad().session()
     found = session.feed(np.concatenate([quiet, voice])) + session.finish()
-    first = recognizer.recognize(found[:1], [Options(words=True)])[0]
+    first = recognizer.recognize(found[:1], [RecognitionOptions(words=True)])[0]
     assert first.words[0].start == pytest.approx(pause + begins(voice), abs=0.2)
     assert first.start == pytest.approx(pause + begins(voice), abs=0.2)
 
@@ -219,7 +219,7 @@ def test_the_text_does_not_depend_on_the_batch(
     segments = [Segment(0.0, samples) for samples in spoken]
     segments += [Segment(5.0, samples[: len(samples) // 2]) for samples in spoken]
     segments += [segment("funasr_asr_example.wav")]
-    options = [Options(words=index % 2 == 0) for index in range(len(segments))]
+    options = [RecognitionOptions(words=index % 2 == 0) for index in range(len(segments))]
     together = recognizer.recognize(segments, options)
     for index, answer in enumerate(together):
         [alone] = recognizer.recognize([segments[index]], [options[index]])
@@ -230,16 +230,18 @@ def test_the_text_does_not_depend_on_the_batch(
 
 def test_options(recognizer: WhisperRecognizer, spoken: list[Samples]) -> None:
     speech = Segment(10.0, spoken[0])
-    [plain] = recognizer.recognize([speech], [Options(language="en")])
+    [plain] = recognizer.recognize([speech], [RecognitionOptions(language="en")])
     assert (plain.words, plain.temperature, plain.language) == ((), 0.0, "en")
     assert plain.average_logprob is not None
     assert -1.0 < plain.average_logprob < 0.0
-    [prompted] = recognizer.recognize([speech], [Options(prompt="A story about animals." * 400)])
+    [prompted] = recognizer.recognize(
+        [speech], [RecognitionOptions(prompt="A story about animals." * 400)]
+    )
     assert error_rate(words(SPOKEN[0]), words(prompted.text)) <= 0.2
-    [warm] = recognizer.recognize([speech], [Options(temperature=0.4)])
+    [warm] = recognizer.recognize([speech], [RecognitionOptions(temperature=0.4)])
     assert warm.temperature == 0.4
     assert warm.text
-    chinese = recognizer.recognize([speech], [Options(language="zh")])[0]
+    chinese = recognizer.recognize([speech], [RecognitionOptions(language="zh")])[0]
     assert chinese.language == "zh"
 
 
@@ -250,14 +252,14 @@ def test_our_prompt_is_never_the_answer(recognizer: WhisperRecognizer) -> None:
     speech = samples_of((CLIPS / "jfk.flac").read_bytes())
     for start in (0, 80_000):
         segment = Segment(0.0, speech[start:])
-        [answer] = recognizer.recognize([segment], [Options(language="zh")])
+        [answer] = recognizer.recognize([segment], [RecognitionOptions(language="zh")])
         assert "以下是普" not in answer.text
 
 
 def test_noise_and_the_shortest_segments(recognizer: WhisperRecognizer) -> None:
     noise = np.random.default_rng(0).normal(0, 0.05, 48_000).astype(np.float32)
     for samples in (noise, silence(1.0), silence(0.01)):
-        [answer] = recognizer.recognize([Segment(0.0, samples)], [Options(words=True)])
+        [answer] = recognizer.recognize([Segment(0.0, samples)], [RecognitionOptions(words=True)])
         assert len(answer.text) < 200
 
 
@@ -270,7 +272,7 @@ def test_precisions() -> None:
     exact = WhisperRecognizer.load(directory, precision="fp32", device="cpu", threads=2)
     assert exact.precision == "fp32"
     jfk = segment("jfk.flac")
-    assert "country" in exact.recognize([jfk], [Options()])[0].text
+    assert "country" in exact.recognize([jfk], [RecognitionOptions()])[0].text
 
 
 def test_a_damaged_model_is_said_in_words(tmp_path: Path) -> None:
@@ -298,6 +300,6 @@ def test_what_the_vad_cuts_is_read_like_the_whole(
     session = SileroVad().session()
     samples = np.concatenate([silence(2.0), spoken[2], silence(2.0)])
     cut = [*session.feed(samples), *session.finish()]
-    answers = recognizer.recognize(cut, [Options()] * len(cut))
+    answers = recognizer.recognize(cut, [RecognitionOptions()] * len(cut))
     text = " ".join(answer.text for answer in answers)
     assert error_rate(words(SPOKEN[2]), words(text)) <= 0.1

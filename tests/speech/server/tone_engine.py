@@ -19,8 +19,8 @@ import numpy as np
 from yibu.errors import UnsupportedError
 from yibu.speech.loading import Loaded
 from yibu.speech.program import main
-from yibu.speech.settings import Settings
-from yibu.speech.types import SAMPLE_RATE, Options, Recognized, Samples, Segment, Word
+from yibu.speech.settings import SpeechSettings
+from yibu.speech.types import SAMPLE_RATE, RecognitionOptions, Recognized, Samples, Segment, Word
 
 HOP = SAMPLE_RATE // 10
 
@@ -45,13 +45,13 @@ class ToneRecognizer:
         self.thread = threading.get_ident()
 
     def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
+        self, segments: Sequence[Segment], options: Sequence[RecognitionOptions]
     ) -> list[Recognized]:
         assert threading.get_ident() == self.thread, "the model is used by a second thread"
         time.sleep(self.cost * sum(segment.duration for segment in segments))
         return [self.one(*item) for item in zip(segments, options, strict=True)]
 
-    def one(self, segment: Segment, options: Options) -> Recognized:
+    def one(self, segment: Segment, options: RecognitionOptions) -> Recognized:
         tone = tone_of(segment.samples)
         if tone == self.broken:
             raise RuntimeError(f"cannot bear {tone} Hz")
@@ -114,7 +114,7 @@ class EnergySession:
         return [Segment((self.position - len(samples)) / SAMPLE_RATE, samples)]
 
 
-def load(settings: Settings) -> Loaded:
+def load(settings: SpeechSettings) -> Loaded:
     time.sleep(float(os.environ.get("TONE_LOAD_SECONDS", "0")))
     if os.environ.get("TONE_LOAD_FAILS"):
         raise UnsupportedError(f"{settings.model} cannot be loaded", hint="look inside")

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tree_sitter import Node
 
-from yibu.adopt.bash.syntax import Source, named
+from yibu.adopt.bash.syntax import ScriptSource, named
 from yibu.adopt.bash.values import Gap, Text
 
 _BINARY: Mapping[str, Callable[[int, int], int]] = {
@@ -61,7 +61,7 @@ class Variables(Protocol):
 class Arithmetic:
     """Evaluates the expressions of one source."""
 
-    def __init__(self, source: Source, variables: Variables) -> None:
+    def __init__(self, source: ScriptSource, variables: Variables) -> None:
         self._source = source
         self._variables = variables
 

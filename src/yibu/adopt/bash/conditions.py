@@ -11,7 +11,7 @@ from tree_sitter import Node
 from yibu.adopt.bash import patterns
 from yibu.adopt.bash.expand import Expander
 from yibu.adopt.bash.state import State
-from yibu.adopt.bash.syntax import Source
+from yibu.adopt.bash.syntax import ScriptSource
 from yibu.adopt.bash.values import EMPTY, Files, Gap, Text, resolve
 
 _NUMBERS: Mapping[str, Callable[[int, int], bool]] = {
@@ -142,7 +142,7 @@ class Condition:
         return patterns.matches(a, right.pattern.value) == (sign != "!=")
 
 
-def tokens_of(node: Node, source: Source, expander: Expander) -> list[Token]:
+def tokens_of(node: Node, source: ScriptSource, expander: Expander) -> list[Token]:
     """The tokens of a ``test_command``. The grammar's own nesting is not trusted: it binds ``&&``
     tighter than ``=~``."""
     double = node.children[0].type == "[["

@@ -15,9 +15,17 @@ from tree_sitter import Node
 
 from yibu.adopt.bash import patterns
 from yibu.adopt.bash.arithmetic import Arithmetic, Unknown
-from yibu.adopt.bash.fields import Piece, ansi, has_braces, literal, split, unescaped, with_tilde
+from yibu.adopt.bash.fields import (
+    WordPiece,
+    ansi,
+    has_braces,
+    literal,
+    split,
+    unescaped,
+    with_tilde,
+)
 from yibu.adopt.bash.state import State
-from yibu.adopt.bash.syntax import Source, named
+from yibu.adopt.bash.syntax import ScriptSource, named
 from yibu.adopt.bash.values import Text, join
 
 _DYNAMIC = frozenset({"RANDOM", "SECONDS", "EPOCHSECONDS", "BASHPID", "PPID", "UID", "EUID",
@@ -52,7 +60,7 @@ class Expander:
     """Expands the words of one source against a state."""
 
     def __init__(
-        self, source: Source, state: State, substitute: Callable[[Source, Node], Text]
+        self, source: ScriptSource, state: State, substitute: Callable[[ScriptSource, Node], Text]
     ) -> None:
         """``substitute`` returns the output of a command substitution, as far as it is known."""
         self._source = source
@@ -114,26 +122,26 @@ class Expander:
 
     # Nodes --------------------------------------------------------------------------------
 
-    def _pieces(self, node: Node) -> Iterator[Piece]:
+    def _pieces(self, node: Node) -> Iterator[WordPiece]:
         reader = _READERS.get(node.type)
         if reader is None:
-            yield Piece(Text(self._source.text(node), self._source.gap(node)), "quoted")
+            yield WordPiece(Text(self._source.text(node), self._source.gap(node)), "quoted")
         else:
             yield from getattr(self, "read_" + reader)(node)
 
-    def read_word(self, node: Node) -> Iterator[Piece]:
+    def read_word(self, node: Node) -> Iterator[WordPiece]:
         yield from literal(self._source.text(node))
 
-    def read_raw(self, node: Node) -> Iterator[Piece]:
-        yield Piece(Text(self._source.text(node)[1:-1]), "quoted")
+    def read_raw(self, node: Node) -> Iterator[WordPiece]:
+        yield WordPiece(Text(self._source.text(node)[1:-1]), "quoted")
 
-    def read_ansi(self, node: Node) -> Iterator[Piece]:
-        yield Piece(Text(ansi(self._source.text(node)[2:-1])), "quoted")
+    def read_ansi(self, node: Node) -> Iterator[WordPiece]:
+        yield WordPiece(Text(ansi(self._source.text(node)[2:-1])), "quoted")
 
-    def read_dollar(self, node: Node) -> Iterator[Piece]:
-        yield Piece(Text(self._source.text(node)), "quoted")
+    def read_dollar(self, node: Node) -> Iterator[WordPiece]:
+        yield WordPiece(Text(self._source.text(node)), "quoted")
 
-    def read_concatenation(self, node: Node) -> Iterator[Piece]:
+    def read_concatenation(self, node: Node) -> Iterator[WordPiece]:
         end = node.start_byte
         for child in node.children:
             if child.start_byte > end:  # the grammar leaves out a ``$`` that names nothing
@@ -141,62 +149,62 @@ class Expander:
             yield from self._pieces(child)
             end = child.end_byte
 
-    def read_unquoted(self, node: Node) -> Iterator[Piece]:
+    def read_unquoted(self, node: Node) -> Iterator[WordPiece]:
         yield from self._expansion(node, quoted=False)
 
-    def read_arithmetic(self, node: Node) -> Iterator[Piece]:
-        yield Piece(self.number(node), "expanded")
+    def read_arithmetic(self, node: Node) -> Iterator[WordPiece]:
+        yield WordPiece(self.number(node), "expanded")
 
-    def read_command(self, node: Node) -> Iterator[Piece]:
-        yield Piece(self._substitute(self._source, node), "expanded")
+    def read_command(self, node: Node) -> Iterator[WordPiece]:
+        yield WordPiece(self._substitute(self._source, node), "expanded")
 
-    def read_string(self, node: Node) -> Iterator[Piece]:
+    def read_string(self, node: Node) -> Iterator[WordPiece]:
         """``"…"``: one field even when it is empty, unless nothing but an empty ``"$@"`` is in it."""
         pieces = list(self._in_string(node))
         if any(piece.kind == "nothing" for piece in pieces):
             pieces = [piece for piece in pieces if piece.text.value or piece.text.gap] or [
-                Piece(Text(""), "nothing")
+                WordPiece(Text(""), "nothing")
             ]
         yield from pieces
 
-    def _in_string(self, node: Node) -> Iterator[Piece]:
+    def _in_string(self, node: Node) -> Iterator[WordPiece]:
         end = node.start_byte + (1 if node.type == "string" else 2)
-        yield Piece(Text(""), "quoted")
+        yield WordPiece(Text(""), "quoted")
         for child in node.children[1:-1]:
             yield self._between(end, child.start_byte)
             end = child.end_byte
             if child.type == "string_content":
-                yield Piece(Text(unescaped(self._source.text(child))), "quoted")
+                yield WordPiece(Text(unescaped(self._source.text(child))), "quoted")
             elif child.type in ("simple_expansion", "expansion"):
                 yield from self._expansion(child, quoted=True)
             else:
                 for piece in self._pieces(child):
-                    yield Piece(piece.text, "quoted")
+                    yield WordPiece(piece.text, "quoted")
         yield self._between(end, node.end_byte - 1)
 
-    def _between(self, start: int, end: int) -> Piece:
+    def _between(self, start: int, end: int) -> WordPiece:
         text = self._source.data[start:end].decode("utf-8", "replace") if end > start else ""
-        return Piece(Text(unescaped(text)), "quoted")
+        return WordPiece(Text(unescaped(text)), "quoted")
 
-    def read_range(self, node: Node) -> Iterator[Piece]:
+    def read_range(self, node: Node) -> Iterator[WordPiece]:
         numbers = [self._source.text(child) for child in named(node)]
         try:
             first, last = int(numbers[0]), int(numbers[1])
         except (ValueError, IndexError):
             first, last = 0, _MAX_RANGE
         if len(numbers) != 2 or abs(last - first) >= _MAX_RANGE:
-            yield Piece(Text("", self._source.gap(node)), "quoted")
+            yield WordPiece(Text("", self._source.gap(node)), "quoted")
             return
         width = max(map(len, numbers)) if any(_padded(n) for n in numbers) else 0
         step = 1 if last >= first else -1
         for count, number in enumerate(range(first, last + step, step)):
             if count:
-                yield Piece(Text(""), "break")
-            yield Piece(Text(f"{number:0{width}d}"), "quoted")
+                yield WordPiece(Text(""), "break")
+            yield WordPiece(Text(f"{number:0{width}d}"), "quoted")
 
     # Expansions ---------------------------------------------------------------------------
 
-    def _expansion(self, node: Node, *, quoted: bool) -> Iterator[Piece]:
+    def _expansion(self, node: Node, *, quoted: bool) -> Iterator[WordPiece]:
         kind: Literal["quoted", "expanded"] = "quoted" if quoted else "expanded"
         children = [c for c in node.children if c.type not in ("${", "}", "$")]
         if children and children[0].type == "subscript" and len(children) == 1:
@@ -211,23 +219,23 @@ class Expander:
             yield from self._list(self._state.arguments, index, kind, "@", node)
             return
         for text in self._expanded(node, children):
-            yield Piece(text, kind)
+            yield WordPiece(text, kind)
 
     def _list(
         self, items: list[Text], index: str, kind: Literal["quoted", "expanded"], name: str,
         node: Node,
-    ) -> Iterator[Piece]:  # fmt: skip
+    ) -> Iterator[WordPiece]:  # fmt: skip
         if name not in ("@", "*") and name not in self._state.variables:
-            yield Piece(Text("", self._source.gap(node, unset=name)), kind)
+            yield WordPiece(Text("", self._source.gap(node, unset=name)), kind)
         elif not items:
-            yield Piece(Text(""), "nothing")
+            yield WordPiece(Text(""), "nothing")
         elif index == "*" and kind == "quoted":
-            yield Piece(join(items, " "), kind)
+            yield WordPiece(join(items, " "), kind)
         else:
             for number, item in enumerate(items):
                 if number:
-                    yield Piece(Text(""), "break")
-                yield Piece(item, kind)
+                    yield WordPiece(Text(""), "break")
+                yield WordPiece(item, kind)
 
     def _expanded(self, node: Node, children: list[Node]) -> Iterator[Text]:
         texts = [self._source.text(child) for child in children]

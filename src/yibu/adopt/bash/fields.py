@@ -15,7 +15,7 @@ _ANSI = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "e": "\x1b", "f"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class WordPiece:
     """A stretch of a word. ``literal`` and ``expanded`` text stands outside of quotes: patterns mean
     something there, and what was expanded is split. A ``break`` parts two fields; ``nothing`` is
     an empty list."""
@@ -24,14 +24,14 @@ class Piece:
     kind: Literal["literal", "quoted", "expanded", "break", "nothing"]
 
 
-def literal(source: str) -> Iterator[Piece]:
+def literal(source: str) -> Iterator[WordPiece]:
     """Unquoted text, without its backslashes."""
     for part in re.split(r"(\\(?:.|\n))", source, flags=re.DOTALL):
         if part.startswith("\\") and len(part) == 2:
             if part[1] != "\n":
-                yield Piece(Text(part[1]), "quoted")
+                yield WordPiece(Text(part[1]), "quoted")
         elif part:
-            yield Piece(Text(part), "literal")
+            yield WordPiece(Text(part), "literal")
 
 
 def unescaped(text: str) -> str:
@@ -50,13 +50,13 @@ def ansi(text: str) -> str:
                   flags=re.DOTALL)  # fmt: skip
 
 
-def has_braces(pieces: list[Piece]) -> bool:
+def has_braces(pieces: list[WordPiece]) -> bool:
     """Whether the word is one that bash would multiply: ``{a,b}``, and unquoted JSON too."""
     bare = "".join(p.text.value if p.kind == "literal" else "\0" for p in pieces)
     return re.search(r"\{[^{}]*(,|\w\.\.\w)[^{}]*\}", bare) is not None
 
 
-def with_tilde(pieces: list[Piece], state: State, *, assigned: bool = False) -> list[Piece]:
+def with_tilde(pieces: list[WordPiece], state: State, *, assigned: bool = False) -> list[WordPiece]:
     if not pieces or pieces[0].kind != "literal":
         return pieces
     word = pieces[0].text.value
@@ -66,12 +66,12 @@ def with_tilde(pieces: list[Piece], state: State, *, assigned: bool = False) -> 
     home = state.get("HOME")
     if home is None or (len(pieces) > 1 and match.end() == len(word)):
         return pieces
-    opening = Piece(Text(match[1] or ""), "literal")
-    rest = Piece(Text(word[match.end() :]), "literal")
-    return [opening, Piece(home, "quoted"), rest, *pieces[1:]]
+    opening = WordPiece(Text(match[1] or ""), "literal")
+    rest = WordPiece(Text(word[match.end() :]), "literal")
+    return [opening, WordPiece(home, "quoted"), rest, *pieces[1:]]
 
 
-def split(pieces: list[Piece], gap: Gap) -> list[Text]:
+def split(pieces: list[WordPiece], gap: Gap) -> list[Text]:
     """The fields. A pattern in one that only the files here could answer is a gap."""
     fields = _Fields(gap)
     for piece in pieces:

@@ -17,7 +17,7 @@ from yibu.adopt.bash.flow import Flow
 from yibu.adopt.bash.redirections import Redirections, read_redirections
 from yibu.adopt.bash.state import State, Value, appended, plain
 from yibu.adopt.bash.substitution import output_of
-from yibu.adopt.bash.syntax import Source, named, parse
+from yibu.adopt.bash.syntax import ScriptSource, named, parse
 from yibu.adopt.bash.values import (
     Command,
     EndedEarlyError,
@@ -99,7 +99,7 @@ class Interpreter:
         self.depth = 0
         self.redirections = Redirections()
         self.background = False
-        self.source = Source(b"")
+        self.source = ScriptSource(b"")
         self.builtins = Builtins(self)
         self.flow = Flow(self)
 
@@ -133,7 +133,7 @@ class Interpreter:
     def expander(self) -> Expander:
         return Expander(self.source, self.state, self.substitute)
 
-    def substitute(self, source: Source, node: Node) -> Text:
+    def substitute(self, source: ScriptSource, node: Node) -> Text:
         """The output of ``$(…)``, as far as it is known without running it."""
         before, self.source = self.source, source
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tree_sitter import Node
 
 from yibu.adopt.bash.expand import Expander
-from yibu.adopt.bash.syntax import Source
+from yibu.adopt.bash.syntax import ScriptSource
 from yibu.adopt.bash.values import Text
 
 
@@ -26,7 +26,7 @@ class Redirections:
 
 
 def read_redirections(
-    nodes: Sequence[Node], source: Source, expander: Expander, before: Redirections
+    nodes: Sequence[Node], source: ScriptSource, expander: Expander, before: Redirections
 ) -> tuple[Redirections, list[Text]]:
     """The redirections, and the words behind them that are the command's arguments.
 
@@ -53,7 +53,7 @@ def read_redirections(
 
 
 def _heredoc(
-    node: Node, source: Source, expander: Expander, before: Redirections
+    node: Node, source: ScriptSource, expander: Expander, before: Redirections
 ) -> tuple[Redirections, list[Text]]:
     start = next((c for c in node.children if c.type == "heredoc_start"), None)
     body = next((c for c in node.children if c.type == "heredoc_body"), None)

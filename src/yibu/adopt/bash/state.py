@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from tree_sitter import Node
 
-from yibu.adopt.bash.syntax import Source
+from yibu.adopt.bash.syntax import ScriptSource
 from yibu.adopt.bash.values import Gap, Text, join
 from yibu.adopt.marks import any_start
 
@@ -26,7 +26,7 @@ class State:
     """``$1`` and on; empty where the script was given none."""
     script: str = ""
     """``$0``."""
-    functions: dict[str, tuple[Source, Node]] = field(default_factory=dict)
+    functions: dict[str, tuple[ScriptSource, Node]] = field(default_factory=dict)
     inherited: frozenset[str] = frozenset()
     """Variables of the environment with which the script was started."""
     frames: list[dict[str, tuple[Value | None, bool]]] = field(default_factory=list)

@@ -14,7 +14,7 @@ _LANGUAGE = Language(tree_sitter_bash.language())
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ScriptSource:
     """A script's bytes, and its first line in the script that is read."""
 
     data: bytes
@@ -32,13 +32,13 @@ class Source:
         return Gap(self.line(node), self.text(node), unset)
 
 
-def parse(text: str, line: int = 1, *, inner: bool = False) -> tuple[Source, Node]:
+def parse(text: str, line: int = 1, *, inner: bool = False) -> tuple[ScriptSource, Node]:
     """The tree of a script.
 
     Raises:
         UnknownScriptError: it is not bash, as far as the grammar knows it.
     """
-    source = Source(text.encode("utf-8", "replace"), line, inner)
+    source = ScriptSource(text.encode("utf-8", "replace"), line, inner)
     root = Parser(_LANGUAGE).parse(source.data).root_node
     if root.has_error:
         broken = _error(root)

@@ -21,7 +21,7 @@ from yibu.errors import NotRunningError, UsageError, YibuError
 from yibu.gateway.answers.sse import EventReader, parse_event
 from yibu.messages import tr
 from yibu.upstream.ask import request_head
-from yibu.upstream.connection import Connection, UpstreamError
+from yibu.upstream.connection import EngineConnection, UpstreamError
 from yibu.upstream.pool import connect
 
 _CONNECT = 30.0
@@ -73,7 +73,7 @@ class Timing:
         return (self.last - self.first) / (self.completion_tokens - 1)
 
 
-class Client:
+class BenchClient:
     """Sends requests to one target."""
 
     def __init__(self, target: Target) -> None:
@@ -129,17 +129,19 @@ class Client:
             answer = None
         return connection.status, answer if isinstance(answer, dict) else None
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> EngineConnection:
         host, port = self._endpoint.host, self._endpoint.port
         return await connect(host, port, tls=self._tls, timeout=_CONNECT)
 
-    def _send(self, connection: Connection, path: str, body: Mapping[str, Any]) -> None:
+    def _send(self, connection: EngineConnection, path: str, body: Mapping[str, Any]) -> None:
         data = orjson.dumps(body)
         framing = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(data))]
         head = request_head("POST", self.target.path(path), self._endpoint, framing)
         connection.send(head, data)
 
-    async def _timed(self, connection: Connection, timing: Timing, body: Mapping[str, Any]) -> None:
+    async def _timed(
+        self, connection: EngineConnection, timing: Timing, body: Mapping[str, Any]
+    ) -> None:
         began = perf_counter()
         self._send(connection, "/v1/chat/completions", body)
         await connection.wait_head()
@@ -188,7 +190,7 @@ def request_body(
     }
 
 
-async def check(client: Client, tokens: int) -> Mapping[str, Any]:
+async def check(client: BenchClient, tokens: int) -> Mapping[str, Any]:
     """Fields by which the server generates up to the last token; checked by a request.
 
     Raises:

@@ -11,7 +11,7 @@ import uvloop
 
 from yibu.cli import output
 from yibu.cli.bench import plot
-from yibu.cli.bench.client import Client, Target, check
+from yibu.cli.bench.client import BenchClient, Target, check
 from yibu.cli.bench.load import MOST_AT_ONCE, Amount, Load, Run, within
 from yibu.cli.bench.prompts import Prompts, measure
 from yibu.cli.connect import access
@@ -26,7 +26,7 @@ _REQUESTS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BenchOptions:
     """The command's arguments."""
 
     rate: float | None
@@ -52,7 +52,7 @@ class Report:
     """The measurements."""
 
     target: Target
-    wanted: Wanted
+    wanted: BenchOptions
     prompts: Prompts
     goes_on: bool
     """Whether answers have the requested length: the server takes ``ignore_eos``."""
@@ -136,7 +136,7 @@ def find_target(context: Context, model: str, url: str | None, key_file: Path | 
     return Target(reach.url, model, reach.key)
 
 
-def run(target: Target, wanted: Wanted) -> Report:
+def run(target: Target, wanted: BenchOptions) -> Report:
     """Measure; shows each run as it ends.
 
     Raises:
@@ -146,8 +146,8 @@ def run(target: Target, wanted: Wanted) -> Report:
         return runner.run(_run(target, wanted))
 
 
-async def _run(target: Target, wanted: Wanted) -> Report:
-    client = Client(target)
+async def _run(target: Target, wanted: BenchOptions) -> Report:
+    client = BenchClient(target)
     extra = await check(client, wanted.output_tokens)
     prompts = await measure(client, wanted.prompt_tokens, wanted.seed)
     load = Load(client, prompts, wanted.output_tokens, extra)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
-from yibu.cli.bench.client import Client, Timing, request_body
+from yibu.cli.bench.client import BenchClient, Timing, request_body
 from yibu.cli.bench.prompts import Prompts
 from yibu.messages import tr
 
@@ -115,7 +115,7 @@ class Load:
     """Sends chats of one kind to one server; no two have the same prompt."""
 
     def __init__(
-        self, client: Client, prompts: Prompts, tokens: int, extra: Mapping[str, Any]
+        self, client: BenchClient, prompts: Prompts, tokens: int, extra: Mapping[str, Any]
     ) -> None:
         self._client = client
         self._prompts = prompts

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from yibu.cli.bench.client import Client
+from yibu.cli.bench.client import BenchClient
 from yibu.errors import YibuError
 from yibu.messages import tr
 
@@ -44,7 +44,7 @@ class Prompts:
         return _words(f"{self.seed}/{number}", words)
 
 
-async def measure(client: Client, tokens: int, seed: int) -> Prompts:
+async def measure(client: BenchClient, tokens: int, seed: int) -> Prompts:
     """Measure the tokens of prompts at the server.
 
     Raises:
@@ -72,7 +72,7 @@ async def measure(client: Client, tokens: int, seed: int) -> Prompts:
     return Prompts(tokens, per_word, max(0.0, few - per_word * _SEVERAL[0]), seed, "usage")
 
 
-async def _tokenized(client: Client, text: str) -> int | None:
+async def _tokenized(client: BenchClient, text: str) -> int | None:
     """Tokens of a text; None where the server cannot be asked."""
     body = {"model": client.target.model, "prompt": text, "content": text}
     status, answer = await client.post("/tokenize", body)
@@ -80,7 +80,7 @@ async def _tokenized(client: Client, text: str) -> int | None:
     return len(tokens) if isinstance(tokens, list) and tokens else None
 
 
-async def _used(client: Client, text: str) -> int:
+async def _used(client: BenchClient, text: str) -> int:
     """Tokens of a chat with this text, as the server counts them in its usage."""
     body = {
         "model": client.target.model,

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from yibu.cli.support.contents import Contents, Member
+from yibu.cli.support.contents import ArchiveMember, Contents
 from yibu.cli.written import require_directory
 from yibu.errors import UsageError
 from yibu.files import write_new
@@ -37,7 +37,10 @@ def check_target(path: Path) -> None:
 def write(path: Path, contents: Contents) -> None:
     """Write the archive, whole or not at all; raises OSError, and leaves a file that is there."""
     folder = path.name.removesuffix(".tar.gz")
-    members = [Member(_MANIFEST, tr("this list"), manifest(contents).encode()), *contents.members]
+    members = [
+        ArchiveMember(_MANIFEST, tr("this list"), manifest(contents).encode()),
+        *contents.members,
+    ]
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w:gz") as archive:
         for member in members:

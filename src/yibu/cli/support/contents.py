@@ -37,7 +37,7 @@ _VARIABLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ArchiveMember:
     """One file of the archive."""
 
     name: str
@@ -49,7 +49,7 @@ class Member:
 class Contents:
     """Collected members, and missing ones."""
 
-    members: list[Member] = field(default_factory=list)
+    members: list[ArchiveMember] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     """Missing members with the reason."""
 
@@ -60,7 +60,7 @@ class Contents:
             self.missing[name] = redact(str(error))
             return
         # Whatever made it: nothing goes into the archive that was not looked through.
-        self.members.append(Member(name, about, redact(found).encode(errors="replace")))
+        self.members.append(ArchiveMember(name, about, redact(found).encode(errors="replace")))
 
     def json(self, name: str, about: str, make: Callable[[], Any]) -> None:
         self.text(name, about, lambda: _dumped(masked(make())))

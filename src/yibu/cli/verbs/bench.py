@@ -84,7 +84,7 @@ def bench(
     if target is not None:
         require_directory(target)
     limit = slo or (_SLO if sweep else None)
-    wanted = chats.Wanted(
+    wanted = chats.BenchOptions(
         rate=rate,
         concurrency=concurrency,
         sweep=sweep,

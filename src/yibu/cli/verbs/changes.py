@@ -56,7 +56,7 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
     Settings of the gateway hold at once; with another host or port it listens there.
     """
     from yibu.cli.launch import NodeLaunch
-    from yibu.cli.session import Session, watch
+    from yibu.cli.session import NodeSession, watch
 
     here = Context.here()
     chosen = _chosen(here, file)
@@ -64,7 +64,7 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
         found = _difference(here, chosen)
     except NotRunningError:
         with NodeLaunch(here) as node:
-            session = Session(here, chosen.config, node, whole_file=True)
+            session = NodeSession(here, chosen.config, node, whole_file=True)
             return session.up_detached(chosen.models)
     if _agreed(found, yes=yes):
         watch(here, "apply", **found.request)
@@ -110,10 +110,10 @@ def _chosen(here: Context, file: Any) -> Chosen:
     """The file's models, as `yibu up` reads them."""
     from yibu.hub.settings import is_offline
     from yibu.management.check import check_options
-    from yibu.management.entries import Typed, choose
+    from yibu.management.entries import TypedOptions, choose
 
     config = here.load(file)
-    chosen = choose([], config, here.directory, Typed(offline=is_offline(here.env)))
+    chosen = choose([], config, here.directory, TypedOptions(offline=is_offline(here.env)))
     check_options(chosen.models, here)
     for note in chosen.notes:
         output.talk(note)

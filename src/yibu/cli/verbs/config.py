@@ -66,14 +66,14 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print the gateway's settings as resolved, and where each came from."""
-    from yibu.config.settings import Settings
+    from yibu.config.settings import GatewaySettings
     from yibu.management.entries import gateway_settings
 
     context = Context.here()
     config = gateway_settings(context.load(file))
     rows = []
     key_file, keys = config.gateway.api_key_file, len(config.gateway.api_keys)
-    values = Settings(config.gateway).values | {"api_key_file": key_file and str(key_file)}
+    values = GatewaySettings(config.gateway).values | {"api_key_file": key_file and str(key_file)}
     del values["api_keys"]
     for name, value in values.items():
         origin = config.origins.get(f"gateway.{name}", "default")

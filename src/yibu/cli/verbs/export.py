@@ -16,7 +16,7 @@ from yibu.management.context import Context
 from yibu.messages import tr
 
 if TYPE_CHECKING:
-    from yibu.export.deployment import Deployment, Files
+    from yibu.export.deployment import ExportedDeployment, Files
 
 FolderOption = Annotated[
     Path | None, option("The folder to write (one of the format's name).", "-o", "--output")
@@ -183,7 +183,7 @@ def grafana(
 
 def _deployment(
     here: Context, file: Path | None, name: str, gpus: str | None = None, image: str | None = None
-) -> Deployment:
+) -> ExportedDeployment:
     from yibu.config import document
     from yibu.config import file as config_file
     from yibu.export.deployment import describe, placeholders
@@ -214,7 +214,7 @@ def _number(gpus: str | None) -> int | None:
     return int(gpus)
 
 
-def _say_gpus(made: Deployment, given: str | None) -> None:
+def _say_gpus(made: ExportedDeployment, given: str | None) -> None:
     unknown = [
         model.name for model in made.config.models if model.engine is None and not model.gpus
     ]

@@ -49,12 +49,12 @@ def plan(
 
     Only headers are fetched of models that are not on this disk.
     """
-    from yibu.management.entries import Typed, choose
+    from yibu.management.entries import TypedOptions, choose
     from yibu.management.planning import plan_beside
 
     here = Context.here()
     config = here.load(file)
-    typed = Typed(engine=engine, flags=context.obj or ())
+    typed = TypedOptions(engine=engine, flags=context.obj or ())
     chosen = choose(models or [], config, here.directory, typed)
     if not as_json:
         for note in chosen.notes:

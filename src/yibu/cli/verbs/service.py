@@ -58,22 +58,22 @@ def up(
     if offline:
         here = here.with_env(YIBU_OFFLINE="1")
     with NodeLaunch(here) as node:
-        from yibu.cli.session import Session
+        from yibu.cli.session import NodeSession
         from yibu.gateway.monitoring.tracing import lacking
         from yibu.hub.settings import is_offline
         from yibu.management.check import check_options
-        from yibu.management.entries import Typed, choose
+        from yibu.management.entries import TypedOptions, choose
 
         # A node that runs already has an environment of its own: the model itself says "offline".
         offline = is_offline(here.env)
-        typed = Typed(name, engine, context.obj or (), host, port, force, offline)
+        typed = TypedOptions(name, engine, context.obj or (), host, port, force, offline)
         config = here.load(file)
         chosen = choose(models or [], config, here.directory, typed)
         check_options(chosen.models, here)
         traces = lacking(here.env)
         for note in (*chosen.notes, *([traces] if traces else [])):
             output.talk(note)
-        session = Session(here, chosen.config, node, whole_file=chosen.from_file)
+        session = NodeSession(here, chosen.config, node, whole_file=chosen.from_file)
         return session.up_detached(chosen.models) if detach else session.up_attached(chosen.models)
 
 

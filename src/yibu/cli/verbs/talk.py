@@ -103,13 +103,13 @@ def _start(context: Context, text: str) -> tuple[Api, str]:
     """As ``yibu up -d`` does it."""
     from yibu.cli.connect import access
     from yibu.cli.launch import NodeLaunch
-    from yibu.cli.session import Session
+    from yibu.cli.session import NodeSession
     from yibu.management.entries import choose
 
     chosen = choose([text], context.load(), context.directory)
     (model,) = chosen.models
     with NodeLaunch(context) as node:
-        Session(context, chosen.config, node).up_detached([model])
+        NodeSession(context, chosen.config, node).up_detached([model])
     output.say("It stays up; `yibu down {model}` stops it.", model=model.name)
     return access(context).api, model.name
 

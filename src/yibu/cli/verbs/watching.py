@@ -24,7 +24,7 @@ def top(
     as_json: JsonOption = False,
 ) -> None:
     """Watch models, requests, tokens, memory and GPUs; q leaves."""
-    from yibu.cli.top import Sampler, measure, print_once, watch
+    from yibu.cli.top import NodeSampler, measure, print_once, watch
 
     context = Context.here()
     if as_json:
@@ -32,7 +32,7 @@ def top(
     elif once:
         print_once(measure(context, interval))
     else:
-        watch(Sampler(context), interval)
+        watch(NodeSampler(context), interval)
 
 
 def support(

@@ -1,7 +1,7 @@
 """Any OpenAI-compatible server, run from a command template of the user's."""
 
-from yibu.engines.command.engine import Command
+from yibu.engines.command.engine import CommandEngine
 
-ENGINE = Command
+ENGINE = CommandEngine
 
 __all__ = ["ENGINE", "Command"]

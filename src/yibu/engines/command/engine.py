@@ -45,7 +45,7 @@ class CommandOptions(Options):
     """Whether its answers conform to OpenAI's specification, and are forwarded unchanged."""
 
 
-class Command(Engine):
+class CommandEngine(Engine):
     """The engine for every other program."""
 
     name: EngineName = "command"

@@ -10,7 +10,13 @@ from yibu.engines.checks import check_count
 from yibu.engines.flags import Flag, FlagTable, spelt
 from yibu.engines.llama_cpp.program import Program
 from yibu.engines.llama_cpp.server import SERVER
-from yibu.engines.llama_cpp.settings import FETCHED, Settings, fetches, option_value, value_of
+from yibu.engines.llama_cpp.settings import (
+    FETCHED,
+    LlamaCppSettings,
+    fetches,
+    option_value,
+    value_of,
+)
 from yibu.engines.llama_cpp.table import ALL, FIELD_OPTIONS, NAMES, TABLE
 from yibu.engines.options import nearest
 from yibu.errors import ConfigError
@@ -51,13 +57,13 @@ def table_of(program: Program) -> FlagTable:
     )
 
 
-def read_own(model: ModelConfig, program: Program, schema: Mapping[str, Any]) -> Settings:
+def read_own(model: ModelConfig, program: Program, schema: Mapping[str, Any]) -> LlamaCppSettings:
     """Flags win over options.
 
     Raises:
         ConfigError: the program has no such flag, or it is not the engine's to be told here.
     """
-    table, found = table_of(program), Settings()
+    table, found = table_of(program), LlamaCppSettings()
     for option, value in model.options.items():
         name = option.lstrip("-").replace("-", "_")
         if name == "program":
@@ -76,7 +82,7 @@ def read_own(model: ModelConfig, program: Program, schema: Mapping[str, Any]) ->
 
 
 def _apply(
-    model: ModelConfig, program: Program, table: FlagTable, flag: Flag, found: Settings
+    model: ModelConfig, program: Program, table: FlagTable, flag: Flag, found: LlamaCppSettings
 ) -> None:
     name, who = flag.name, f"model {model.name!r}: {flag.words[0]}"
     SERVER.refuse(model.name, flag)

@@ -40,7 +40,7 @@ from yibu.engines.llama_cpp.program import (
 from yibu.engines.llama_cpp.request import request_of
 from yibu.engines.llama_cpp.requests import IMAGES, LLAMA_CPP_REQUESTS
 from yibu.engines.llama_cpp.server import SERVER
-from yibu.engines.llama_cpp.settings import Settings, read_settings
+from yibu.engines.llama_cpp.settings import LlamaCppSettings, read_settings
 from yibu.engines.llama_cpp.table import ALL, FIELDS
 from yibu.engines.options import Options, read_options
 from yibu.engines.requests import Abilities, RequestTable
@@ -234,7 +234,7 @@ def _no_offload(program: Program) -> str:
     return tr("the program lists no device that it could use (--list-devices)")
 
 
-def _read(model: ModelConfig, program: Program | None) -> tuple[LlamaCppOptions, Settings]:
+def _read(model: ModelConfig, program: Program | None) -> tuple[LlamaCppOptions, LlamaCppSettings]:
     """The options that have a name here, and llama.cpp's own fields or the program's own flags."""
     schema = LlamaCppOptions.model_fields
     read = read_settings(model, schema) if program is None else read_own(model, program, schema)

@@ -13,7 +13,7 @@ from typing import Any
 from yibu.engines.answers import objects
 from yibu.engines.llama_cpp import steps
 from yibu.engines.llama_cpp.schemas import express
-from yibu.engines.requests import Asked, Body, Prepare, Steps, as_object, refusal
+from yibu.engines.requests import Body, ModelContext, Prepare, Steps, as_object, refusal
 from yibu.engines.rows import prepare_best_of, prepare_rerank
 from yibu.engines.tool_choice import choose_tools
 from yibu.errors import InvalidRequestError
@@ -29,7 +29,7 @@ _NO_DIMENSIONS = tr(
 )
 
 
-def prepare_chat(body: Body, asked: Asked) -> None:
+def prepare_chat(body: Body, asked: ModelContext) -> None:
     _say_refusals(body.get("messages", []))
     _check_grammar(body, asked)
     _check_biases(body, asked)
@@ -44,7 +44,7 @@ def prepare_chat(body: Body, asked: Asked) -> None:
         body["top_logprobs"] = max(1, body.get("top_logprobs", 0))
 
 
-def _wanted_schema(body: Body, asked: Asked) -> Any:
+def _wanted_schema(body: Body, asked: ModelContext) -> Any:
     """The schema of a ``response_format``; None where the answer may be any text."""
     wanted = as_object(body.get("response_format"))
     if wanted.get("type") == "json_object":
@@ -66,7 +66,7 @@ def _say_refusals(messages: list[Body]) -> None:
                 part |= {"type": "text", "text": part.pop("refusal")}
 
 
-def prepare_responses(body: Body, asked: Asked) -> None:
+def prepare_responses(body: Body, asked: ModelContext) -> None:
     body.pop("top_logprobs", None)  # 0, for others are refused: llama.cpp refuses that too
     if isinstance(items := body.get("input"), list):
         body["input"] = [whole for item in items if (whole := _whole_item(item)) is not None]
@@ -108,7 +108,7 @@ def _said(part: Body) -> Body:
     return {"type": "output_text", "text": part["refusal"]} if refused else part
 
 
-def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:
+def prepare_messages(body: Body, asked: ModelContext) -> Callable[[], Steps] | None:
     for index, tool in enumerate(body.get("tools") or ()):
         _keep_strictly(tool, "input_schema", f"tools[{index}]", asked)
     choice = body.get("tool_choice")
@@ -126,7 +126,7 @@ def prepare_messages(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     return None
 
 
-def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:
+def prepare_completion(body: Body, asked: ModelContext) -> Callable[[], Steps] | None:
     _check_grammar(body, asked)
     _check_biases(body, asked)
     prepare_best_of(body, asked)
@@ -148,7 +148,7 @@ def prepare_completion(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     return None
 
 
-def prepare_embeddings(body: Body, asked: Asked) -> Callable[[], Steps] | None:
+def prepare_embeddings(body: Body, asked: ModelContext) -> Callable[[], Steps] | None:
     _check_prompts(body, "input", asked)
     length = body.pop("dimensions", None)
     if length is None:
@@ -162,18 +162,18 @@ def prepare_embeddings(body: Body, asked: Asked) -> Callable[[], Steps] | None:
     return partial(steps.cut_embeddings, body, length)
 
 
-def prepare_tokenize(body: Body, asked: Asked) -> Callable[[], Steps] | None:  # noqa: ARG001
+def prepare_tokenize(body: Body, asked: ModelContext) -> Callable[[], Steps] | None:  # noqa: ARG001
     if "messages" not in body or "prompt" in body:
         return None
     return partial(steps.tokenize_chat, body)
 
 
-def check_tokens(body: Body, asked: Asked) -> None:
+def check_tokens(body: Body, asked: ModelContext) -> None:
     for index, token in enumerate(body["tokens"]):
         _check_token(token, f"tokens[{index}]", asked)
 
 
-def _check_prompts(body: Body, field: str, asked: Asked) -> None:
+def _check_prompts(body: Body, field: str, asked: ModelContext) -> None:
     """Refuse empty texts, of which llama.cpp makes nothing, and invalid tokens.
 
     Before a suffix it may be empty.
@@ -195,13 +195,13 @@ def _check_prompts(body: Body, field: str, asked: Asked) -> None:
             )
 
 
-def _check_biases(body: Body, asked: Asked) -> None:
+def _check_biases(body: Body, asked: ModelContext) -> None:
     """Refuse biases of tokens outside the vocabulary, which llama.cpp ignores."""
     for token in body.get("logit_bias", ()):
         _check_token(int(token), f"logit_bias.{token}", asked)
 
 
-def _check_token(token: int, param: str, asked: Asked) -> None:
+def _check_token(token: int, param: str, asked: ModelContext) -> None:
     size = asked.abilities.vocabulary
     if size is not None and token >= size:
         raise InvalidRequestError(
@@ -216,7 +216,7 @@ def _check_token(token: int, param: str, asked: Asked) -> None:
         )
 
 
-def _check_grammar(body: Body, asked: Asked) -> None:
+def _check_grammar(body: Body, asked: ModelContext) -> None:
     grammar = body.get("grammar")
     if isinstance(grammar, str) and "<" in grammar and any(_token_rules(grammar)):
         raise refusal("grammar", _CHARACTERS_ONLY, asked)
@@ -237,7 +237,7 @@ def _token_rules(grammar: str) -> Iterator[str]:
             yield letter
 
 
-def _keep_strictly(owner: Any, key: str, name: str, asked: Asked) -> None:
+def _keep_strictly(owner: Any, key: str, name: str, asked: ModelContext) -> None:
     """Rewrite a strict schema so that a grammar can express it."""
     if isinstance(owner, dict) and owner.get("strict") is True and key in owner:
         owner[key] = express(owner[key], f"{name}.{key}", asked)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from yibu.engines.requests import Asked
+from yibu.engines.requests import ModelContext
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
 
@@ -42,7 +42,7 @@ _OUTSIDE = r'"\\\x00-\x1F\x7F'
 """What no JSON string holds unescaped: an open character class must exclude it."""
 
 
-def express(schema: Any, param: str, asked: Asked) -> Any:
+def express(schema: Any, param: str, asked: ModelContext) -> Any:
     """The same schema with patterns that a grammar can express.
 
     Raises:

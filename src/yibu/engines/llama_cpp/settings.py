@@ -45,7 +45,7 @@ _MODES: Mapping[str, str] = {"mmap+mlock": "mmap_mlock", "dio": "direct_io"}
 
 
 @dataclass(slots=True)
-class Settings:
+class LlamaCppSettings:
     """The result of reading an entry's options, flags and variables."""
 
     options: dict[str, Any] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Settings:
     """Given flags that only have an effect on a GPU."""
 
 
-def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
+def read_settings(model: ModelConfig, schema: Collection[str]) -> LlamaCppSettings:
     """Read an entry. Flags win over options, and options over variables.
 
     Args:
@@ -69,7 +69,7 @@ def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
         ConfigError: a flag is unknown, not the engine's here, lacks its value, or is nothing that the
             packaged build can do.
     """
-    found = Settings()
+    found = LlamaCppSettings()
     for variable, name in TABLE.variables.items():
         if (value := model.env.get(variable)) is not None:
             _apply(model, TABLE.of_variable(name, value), schema, found)
@@ -93,7 +93,9 @@ def read_settings(model: ModelConfig, schema: Collection[str]) -> Settings:
     return found
 
 
-def _apply(model: ModelConfig, flag: Flag, schema: Collection[str], found: Settings) -> None:
+def _apply(
+    model: ModelConfig, flag: Flag, schema: Collection[str], found: LlamaCppSettings
+) -> None:
     name = flag.name
     _check(model, flag)
     if name in _OF_FLAG:
@@ -202,12 +204,12 @@ def option_value(name: str, value: Any) -> Any:
     return value
 
 
-def _set_option(found: Settings, flag: str, value: Any) -> None:
+def _set_option(found: LlamaCppSettings, flag: str, value: Any) -> None:
     option = _OF_FLAG[flag]
     found.options[option] = option_value(option, value)
 
 
-def _assign(found: Settings, rule: str, flag: Flag) -> None:
+def _assign(found: LlamaCppSettings, rule: str, flag: Flag) -> None:
     """Set a field as llama.cpp's own handler does."""
     name, equals, word = rule.lstrip("!").partition("=")
     if equals:
@@ -240,43 +242,43 @@ def _of_kind(name: str, flag: Flag, value: Any) -> Any:
     return value
 
 
-Special = Callable[[ModelConfig, Flag, Settings], None]
+Special = Callable[[ModelConfig, Flag, LlamaCppSettings], None]
 
 
-def _rerank(_model: ModelConfig, _flag: Flag, found: Settings) -> None:
+def _rerank(_model: ModelConfig, _flag: Flag, found: LlamaCppSettings) -> None:
     found.options |= {"embeddings": True, "pooling": "rank"}
 
 
 def _load_mode(mode: str) -> Special:
-    def special(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+    def special(_model: ModelConfig, flag: Flag, found: LlamaCppSettings) -> None:
         if not flag.off:
             found.options["load_mode"] = mode
 
     return special
 
 
-def _timeout(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+def _timeout(_model: ModelConfig, flag: Flag, found: LlamaCppSettings) -> None:
     found.fields |= dict.fromkeys(("timeout_read", "timeout_write"), value_of(flag))
 
 
-def _rope_scale(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+def _rope_scale(_model: ModelConfig, flag: Flag, found: LlamaCppSettings) -> None:
     value = value_of(flag)
     found.fields["rope_freq_scale"] = (
         1.0 / value if isinstance(value, int | float) and value else value
     )
 
 
-def _grammar(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+def _grammar(_model: ModelConfig, flag: Flag, found: LlamaCppSettings) -> None:
     found.fields |= {"sampling.grammar.grammar": flag.values[0], "sampling.grammar.type": "user"}
 
 
-def _template(found: Settings, values: Mapping[str, str]) -> None:
+def _template(found: LlamaCppSettings, values: Mapping[str, str]) -> None:
     found.fields["default_template_kwargs"] = {
         **found.fields.get("default_template_kwargs", {}), **values
     }  # fmt: skip
 
 
-def _template_kwargs(model: ModelConfig, flag: Flag, found: Settings) -> None:
+def _template_kwargs(model: ModelConfig, flag: Flag, found: LlamaCppSettings) -> None:
     try:
         values = json.loads(flag.values[0])
     except ValueError:
@@ -291,7 +293,7 @@ def _template_kwargs(model: ModelConfig, flag: Flag, found: Settings) -> None:
     _template(found, {name: json.dumps(value) for name, value in values.items()})
 
 
-def _reasoning(model: ModelConfig, flag: Flag, found: Settings) -> None:
+def _reasoning(model: ModelConfig, flag: Flag, found: LlamaCppSettings) -> None:
     word = flag.values[0].lower()
     if word in ("auto", "-1"):
         found.fields["enable_reasoning"] = -1
@@ -307,16 +309,16 @@ def _reasoning(model: ModelConfig, flag: Flag, found: Settings) -> None:
         )
 
 
-def _effort(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+def _effort(_model: ModelConfig, flag: Flag, found: LlamaCppSettings) -> None:
     if flag.values[0] != "default":
         _template(found, {"reasoning_effort": json.dumps(flag.values[0])})
 
 
-def _template_file(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+def _template_file(_model: ModelConfig, flag: Flag, found: LlamaCppSettings) -> None:
     found.options["chat_template"] = flag.values[0]
 
 
-def _preserve(_model: ModelConfig, flag: Flag, found: Settings) -> None:
+def _preserve(_model: ModelConfig, flag: Flag, found: LlamaCppSettings) -> None:
     _template(found, {"preserve_reasoning": json.dumps(not flag.off)})
     found.fields["preserve_reasoning_specified"] = True
 

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 from yibu.engines.llama_cpp.messages import chat_of, message_of
-from yibu.engines.requests import Asked, Body, Call, Steps, refusal
+from yibu.engines.requests import Body, Call, ModelContext, Steps, refusal
 from yibu.errors import EngineGoneError
 from yibu.messages import tr
 
@@ -151,7 +151,7 @@ def _score(before: list[int], token: int, others: int) -> Steps:
     return found
 
 
-def infill(body: Body, suffix: str, asked: Asked) -> Steps:
+def infill(body: Body, suffix: str, asked: ModelContext) -> Steps:
     """A text completion between its prompt and a suffix, by ``/infill``."""
     wanted = {key: value for key, value in body.items() if key not in ("prompt", "stream")}
     if "logprobs" in wanted:

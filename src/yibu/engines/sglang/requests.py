@@ -7,7 +7,16 @@ every field and drop those that they do not declare.
 from __future__ import annotations
 
 from yibu.engines import rows
-from yibu.engines.requests import Asked, Body, Prepare, RequestTable, done, ignored, passed, refused
+from yibu.engines.requests import (
+    Body,
+    ModelContext,
+    Prepare,
+    RequestTable,
+    done,
+    ignored,
+    passed,
+    refused,
+)
 from yibu.messages import tr
 
 _TITLE = "SGLang"
@@ -52,7 +61,7 @@ SGLANG_RULES = {
 }  # fmt: skip
 
 
-def _prepare_responses(body: Body, asked: Asked) -> None:
+def _prepare_responses(body: Body, asked: ModelContext) -> None:
     rows.prepare_tools(body, asked)
     body["store"] = False  # SGLang else keeps every answer in memory
 
@@ -65,7 +74,7 @@ def adapter_feature(name: str) -> str:
 def _with_adapter(prepare: Prepare) -> Prepare:
     """SGLang takes an adapter's name beside the model's, not in its place."""
 
-    def with_adapter(body: Body, asked: Asked) -> None:
+    def with_adapter(body: Body, asked: ModelContext) -> None:
         if adapter_feature(asked.model) in (asked.abilities.features or ()):
             body["lora_path"] = asked.model
         prepare(body, asked)

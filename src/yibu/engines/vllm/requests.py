@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from yibu.engines import rows
 from yibu.engines.requests import (
-    Asked,
     Body,
+    ModelContext,
     RequestTable,
     as_object,
     done,
@@ -75,7 +75,7 @@ _COUNTED = rows.varied(
 )  # fmt: skip
 
 
-def _prepare_responses(body: Body, asked: Asked) -> None:
+def _prepare_responses(body: Body, asked: ModelContext) -> None:
     rows.prepare_tools(body, asked)
     text = as_object(body.get("text"))
     if as_object(text.get("format")).get("type") == "json_object":

@@ -8,21 +8,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from yibu.engines.flags import whole
-from yibu.engines.servers import Translation, server_command
+from yibu.engines.servers import FlagTranslation, server_command
 from yibu.engines.vllm.table import PINNED
 from yibu.messages import tr
 
 
-def _dropped(why: str, *, switch: bool = False) -> Translation:
-    return Translation(tr("left out, {why}", why=why), switch=switch)
+def _dropped(why: str, *, switch: bool = False) -> FlagTranslation:
+    return FlagTranslation(tr("left out, {why}", why=why), switch=switch)
 
 
-def _renamed(flag: str) -> Translation:
-    return Translation(tr("renamed to {flag}", flag=flag), lambda values: [flag, *values])
+def _renamed(flag: str) -> FlagTranslation:
+    return FlagTranslation(tr("renamed to {flag}", flag=flag), lambda values: [flag, *values])
 
 
-def _json(flag: str, key: str, convert: Callable[[str], object] = str) -> Translation:
-    return Translation(
+def _json(flag: str, key: str, convert: Callable[[str], object] = str) -> FlagTranslation:
+    return FlagTranslation(
         tr("is now part of {flag}", flag=flag),
         lambda values: [flag, json.dumps({key: convert(values[0])})] if values else [],
     )
@@ -43,7 +43,7 @@ def _task(values: Sequence[str]) -> list[str]:
 _V1 = tr("because vLLM's engine since 0.11 always works that way, or no longer at all")
 _SIZES = tr("because graphs are captured by batch size now")
 
-TRANSLATIONS: Mapping[str, Translation] = {
+TRANSLATIONS: Mapping[str, FlagTranslation] = {
     "disable_log_requests": _dropped(
         tr("because requests are not logged unless asked for"), switch=True
     ),
@@ -51,14 +51,14 @@ TRANSLATIONS: Mapping[str, Translation] = {
         tr("because --reasoning-parser alone turns reasoning on"), switch=True
     ),
     "guided_decoding_backend": _json("--structured-outputs-config", "backend"),
-    "task": Translation(tr("is now --runner and --convert"), _task),
+    "task": FlagTranslation(tr("is now --runner and --convert"), _task),
     "rope_scaling": _json("--hf-overrides", "rope_scaling", json.loads),
     "rope_theta": _json("--hf-overrides", "rope_theta", float),
     "override_pooler_config": _renamed("--pooler-config"),
     "cuda_graph_sizes": _renamed("--cudagraph-capture-sizes"),
     "max_seq_len_to_capture": _dropped(_SIZES),
     "max_context_len_to_capture": _dropped(_SIZES),
-    "worker_use_ray": Translation(
+    "worker_use_ray": FlagTranslation(
         tr("is now --distributed-executor-backend ray"),
         lambda _: ["--distributed-executor-backend", "ray"],
         switch=True,
@@ -67,7 +67,7 @@ TRANSLATIONS: Mapping[str, Translation] = {
     "enable_prompt_adapter": _dropped(
         tr("because prompt adapters are no longer supported"), switch=True
     ),
-    "disable_mm_preprocessor_cache": Translation(
+    "disable_mm_preprocessor_cache": FlagTranslation(
         tr("is now --mm-processor-cache-gb 0"),
         lambda _: ["--mm-processor-cache-gb", "0"],
         switch=True,

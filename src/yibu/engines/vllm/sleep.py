@@ -14,17 +14,17 @@ from collections.abc import Collection, Mapping
 
 from yibu.config import ModelConfig
 from yibu.engines.flags import FlagTable
-from yibu.engines.sleep import Call, SleepLevel, SleepPlan
+from yibu.engines.sleep import SleepCall, SleepLevel, SleepPlan
 from yibu.planner.types import ModelFacts, Placement
 
 ENVIRONMENT: Mapping[str, str] = {"VLLM_SERVER_DEV_MODE": "1"}
 _FLAG = "enable_sleep_mode"
 _GUARD = "yibu.launchers.vllm_guard.KeyEverywhere"
 _LEVEL_2 = (
-    Call("/wake_up?tags=weights"),
-    Call("/collective_rpc", {"method": "reload_weights"}),
-    Call("/wake_up?tags=kv_cache"),
-    Call("/reset_prefix_cache"),
+    SleepCall("/wake_up?tags=weights"),
+    SleepCall("/collective_rpc", {"method": "reload_weights"}),
+    SleepCall("/wake_up?tags=kv_cache"),
+    SleepCall("/reset_prefix_cache"),
 )
 _NOT_AT_2 = frozenset({"speculative_config", "speculative_model", "enable_lora"})
 """Flags with which vLLM does not reload everything that level 2 dropped."""
@@ -45,11 +45,13 @@ def sleep_plan(
     if not fits or not model.on_demand or model.sleep == "off" or "expandable" in allocator:
         return None
     memory = placement.need.weights * len(placement.gpus)
-    levels = [SleepLevel(1, memory, (Call("/sleep?level=1"),), (Call("/wake_up"),))]
+    levels = [SleepLevel(1, memory, (SleepCall("/sleep?level=1"),), (SleepCall("/wake_up"),))]
     if model.sleep == "2" and facts.quantization is None and not _NOT_AT_2.intersection(names):
-        levels = [SleepLevel(2, 0, (Call("/sleep?level=2"),), _LEVEL_2)]
+        levels = [SleepLevel(2, 0, (SleepCall("/sleep?level=2"),), _LEVEL_2)]
     same = {"model": model.name, "prompt": "1, 2, 3, 4,", "max_tokens": 16, "temperature": 0}
-    return SleepPlan(tuple(levels), "/is_sleeping", "is_sleeping", Call("/v1/completions", same))
+    return SleepPlan(
+        tuple(levels), "/is_sleeping", "is_sleeping", SleepCall("/v1/completions", same)
+    )
 
 
 def sleep_flags(names: Collection[str]) -> list[str]:

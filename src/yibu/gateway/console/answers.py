@@ -33,7 +33,7 @@ class ConflictError(RequestError):
     type = "invalid_request_error"
 
 
-class RefusedError(RequestError):
+class OperationRefusedError(RequestError):
     """yibu refuses or fails to do it; ``code`` is the error's cause."""
 
     status = 422
@@ -63,7 +63,7 @@ def as_request_error(error: YibuError) -> RequestError:
         return error
     if isinstance(error, NotRunningError):
         return NotFoundError(error.message, hint=error.hint)
-    return RefusedError(error.message, hint=error.hint, code=error.cause)
+    return OperationRefusedError(error.message, hint=error.hint, code=error.cause)
 
 
 async def body_of(request: Request, schema: type[M]) -> M:

@@ -10,12 +10,12 @@ from typing import Any
 from yibu.config import ModelConfig
 from yibu.errors import NotReadyError
 from yibu.gateway.console.assets import Assets
-from yibu.gateway.console.history import FILE, History
+from yibu.gateway.console.history import FILE, MetricsHistory
 from yibu.gateway.console.jobs import Jobs
 from yibu.gateway.console.observer import Observer
 from yibu.gateway.deps import GatewayDeps
 from yibu.gateway.manager import Manager
-from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.monitoring.metrics import GatewayMetrics
 from yibu.gateway.sessions import Authentication
 
 _STREAMS = 32
@@ -30,7 +30,7 @@ class Console:
         self,
         deps: GatewayDeps,
         authentication: Authentication,
-        metrics: Metrics,
+        metrics: GatewayMetrics,
         ending: Callable[[], bool],
     ) -> None:
         """``ending`` says whether the process stops or is being replaced, so that streams end."""
@@ -46,7 +46,7 @@ class Console:
         self._streams = 0
         self._observer: Observer | None = None
         if deps.manager is not None:
-            history = History(deps.manager.directories["state"] / FILE)
+            history = MetricsHistory(deps.manager.directories["state"] / FILE)
             self._observer = Observer(deps.manager, deps.backend, metrics, history)
 
     @property

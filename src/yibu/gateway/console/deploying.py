@@ -14,7 +14,7 @@ from yibu.errors import NotReadyError, YibuError
 from yibu.gateway.access import allow
 from yibu.gateway.console.answers import ConflictError, answer, body_of
 from yibu.gateway.console.console import Console
-from yibu.gateway.console.jobs import Job
+from yibu.gateway.console.jobs import ConsoleJob
 from yibu.gateway.manager import Change
 from yibu.messages import tr
 
@@ -110,7 +110,7 @@ def add_deploying(router: APIRouter, console: Console) -> None:
         model = (await body_of(request, PullRequest)).model
         cancel = threading.Event()
 
-        def work(job: Job) -> Coroutine[Any, Any, None]:
+        def work(job: ConsoleJob) -> Coroutine[Any, Any, None]:
             return console.manager.pull(model, job.report, cancel)
 
         return answer(console.jobs.begin("pull", [model], work, cancel).plain(), 202)

@@ -29,10 +29,10 @@ Event = tuple[str, Any]
 def add_events(router: APIRouter, console: Console) -> None:
     @router.get("/console/api/events", openapi_extra=allow("console"))
     async def events(request: Request) -> Response:
-        return EventStream(console, request, lambda: _node_events(console))
+        return ConsoleStream(console, request, lambda: _node_events(console))
 
 
-class EventStream(Response):
+class ConsoleStream(Response):
     """Sends events until the client leaves, the session ends, or the process does."""
 
     def __init__(

@@ -54,7 +54,7 @@ class Range:
 RANGES = {"hour": Range(10, 360), "day": Range(300, 288), "month": Range(7200, 360)}
 
 
-class History:
+class MetricsHistory:
     """The stored points. Blocking; one thread at a time."""
 
     def __init__(self, path: Path | None) -> None:

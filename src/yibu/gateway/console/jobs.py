@@ -21,7 +21,7 @@ _AT_ONCE = 20
 
 
 @dataclass(slots=True)
-class Job:
+class ConsoleJob:
     """One piece of work."""
 
     id: str
@@ -56,11 +56,11 @@ class Jobs:
     """The latest jobs; running ones end with the gateway."""
 
     def __init__(self) -> None:
-        self._jobs: deque[Job] = deque(maxlen=_KEPT)
+        self._jobs: deque[ConsoleJob] = deque(maxlen=_KEPT)
         self._tasks: set[asyncio.Task[None]] = set()
         self._number = itertools.count(1)
 
-    def start(self, verb: str, models: Sequence[str], work: Coroutine[Any, Any, Any]) -> Job:
+    def start(self, verb: str, models: Sequence[str], work: Coroutine[Any, Any, Any]) -> ConsoleJob:
         """Begin ``work``.
 
         Raises:
@@ -72,11 +72,11 @@ class Jobs:
         self,
         verb: str,
         models: Sequence[str],
-        make: Callable[[Job], Coroutine[Any, Any, Any]],
+        make: Callable[[ConsoleJob], Coroutine[Any, Any, Any]],
         cancel: threading.Event | None = None,
-    ) -> Job:
+    ) -> ConsoleJob:
         """Begin the work that ``make`` makes for its job. Raises NotReadyError."""
-        job = Job(f"j{next(self._number)}", verb, list(models), time.time(), cancel=cancel)
+        job = ConsoleJob(f"j{next(self._number)}", verb, list(models), time.time(), cancel=cancel)
         work = make(job)
         if len(self._tasks) >= _AT_ONCE:
             work.close()
@@ -92,11 +92,11 @@ class Jobs:
         task.add_done_callback(self._tasks.discard)
         return job
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[ConsoleJob]:
         """The newest first."""
         return list(self._jobs)
 
-    def find(self, number: str) -> Job | None:
+    def find(self, number: str) -> ConsoleJob | None:
         return next((job for job in self._jobs if job.id == number), None)
 
     async def aclose(self) -> None:
@@ -106,7 +106,7 @@ class Jobs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-async def _run(job: Job, work: Coroutine[Any, Any, Any]) -> None:
+async def _run(job: ConsoleJob, work: Coroutine[Any, Any, Any]) -> None:
     try:
         await work
     except YibuError as error:

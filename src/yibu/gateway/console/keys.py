@@ -51,7 +51,7 @@ class NewKey(KeySettings):
     name: Annotated[str, Field(max_length=100)]
 
 
-class Rotation(BaseModel):
+class KeyRotation(BaseModel):
     """How long the old secret stays valid."""
 
     grace: Short = None
@@ -95,7 +95,7 @@ def add_keys(router: APIRouter, console: Console) -> None:
 def _add_ends(router: APIRouter, console: Console) -> None:
     @router.post("/console/api/keys/{name}/rotate", openapi_extra=allow("console"))
     async def rotate(name: str, request: Request) -> Response:
-        given = await body_of(request, Rotation)
+        given = await body_of(request, KeyRotation)
         grace = types.parse_duration(given.grace) if given.grace else 0
 
         def rotated(store: AccountStore) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from yibu.errors import InvalidRequestError
 from yibu.gateway.access import allow
 from yibu.gateway.console.answers import answer
 from yibu.gateway.console.console import Console
-from yibu.gateway.console.events import Event, EventStream
+from yibu.gateway.console.events import ConsoleStream, Event
 
 _LOOK = 0.5
 _MOST = 5000
@@ -37,7 +37,7 @@ def add_logs(router: APIRouter, console: Console) -> None:
     @router.get("/console/api/logs/follow", openapi_extra=allow("console"))
     async def follow(request: Request, log: Names = []) -> Response:  # noqa: B006 - FastAPI copies it
         take = await asyncio.to_thread(console.manager.follow, log, _wanted(request))
-        return EventStream(console, request, lambda: _lines(take))
+        return ConsoleStream(console, request, lambda: _lines(take))
 
 
 def _wanted(request: Request) -> dict[str, Any]:

@@ -17,16 +17,16 @@ import psutil
 from yibu import descriptors
 from yibu.config import ModelConfig
 from yibu.errors import safe
-from yibu.gateway.console.history import RANGES, History, Values
+from yibu.gateway.console.history import RANGES, MetricsHistory, Values
 from yibu.gateway.manager import Manager
 from yibu.gateway.monitoring.fleet_metrics import fleet_lines
-from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.monitoring.metrics import GatewayMetrics
 from yibu.gateway.monitoring.readings import (
     Counts,
-    Gpu,
+    GpuReading,
+    NodeSnapshot,
     Processor,
     Sampler,
-    Snapshot,
     quantile,
     rates,
     read_counts,
@@ -47,7 +47,7 @@ class Observer:
     """Reads the node's numbers. One event loop; blocking work runs in threads."""
 
     def __init__(
-        self, manager: Manager, backend: Backend, metrics: Metrics, history: History
+        self, manager: Manager, backend: Backend, metrics: GatewayMetrics, history: MetricsHistory
     ) -> None:
         self._manager = manager
         self._backend = backend
@@ -165,7 +165,9 @@ class Observer:
             "models": models,
         }
 
-    def _look(self, status: Mapping[str, Any], page: str) -> tuple[Snapshot, list[dict[str, Any]]]:
+    def _look(
+        self, status: Mapping[str, Any], page: str
+    ) -> tuple[NodeSnapshot, list[dict[str, Any]]]:
         taken = self._sampler.take(status, page, *self._manager.gpus())
         return taken, _disks(self._manager.directories)
 
@@ -174,7 +176,7 @@ class Observer:
         one: Mapping[str, Any],
         config: ModelConfig | None,
         route: Route | None,
-        snapshot: Snapshot,
+        snapshot: NodeSnapshot,
     ) -> dict[str, Any]:
         name = one["name"]
         read = next(model for model in snapshot.models if model.name == name)
@@ -224,7 +226,7 @@ def _series(name: str, before: Counts, now: Counts) -> Values:
     return values
 
 
-def _machine(snapshot: Snapshot, disks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _machine(snapshot: NodeSnapshot, disks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "cpus": snapshot.cpus,
         "cpu_percent": snapshot.cpu_percent,
@@ -240,7 +242,7 @@ def _machine(snapshot: Snapshot, disks: Sequence[Mapping[str, Any]]) -> dict[str
     }
 
 
-def _gpu(gpu: Gpu, snapshot: Snapshot) -> dict[str, Any]:
+def _gpu(gpu: GpuReading, snapshot: NodeSnapshot) -> dict[str, Any]:
     """A GPU, and the replicas that use its memory. A replica on several GPUs counts equally on each."""
     models: list[dict[str, Any]] = []
     for model in snapshot.models:

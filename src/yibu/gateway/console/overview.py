@@ -18,7 +18,7 @@ from yibu.errors import InvalidRequestError
 from yibu.gateway.access import allow
 from yibu.gateway.console.answers import NotFoundError, answer, body_of
 from yibu.gateway.console.console import Console
-from yibu.gateway.console.jobs import Job
+from yibu.gateway.console.jobs import ConsoleJob
 
 
 class Change(BaseModel):
@@ -116,7 +116,7 @@ def _need(console: Console, name: str) -> ModelConfig:
     return config
 
 
-async def _start(console: Console, name: str, _change: Change) -> Job:
+async def _start(console: Console, name: str, _change: Change) -> ConsoleJob:
     if (config := _up(console, name)) is None:
         in_file = await asyncio.to_thread(console.manager.file_models)
         known = {model.name: model for model in in_file}
@@ -127,30 +127,30 @@ async def _start(console: Console, name: str, _change: Change) -> Job:
     return _asked(console, "start", config, "up", models=[plain_config(config)], start=True)
 
 
-async def _stop(console: Console, name: str, _change: Change) -> Job:
+async def _stop(console: Console, name: str, _change: Change) -> ConsoleJob:
     config = _need(console, name)
     in_file = await asyncio.to_thread(console.manager.file_models)
     await console.keep_stopped(config, in_file=any(m.name == config.name for m in in_file))
     return _asked(console, "stop", config, "down", models=[config.name])
 
 
-async def _forget(console: Console, name: str, _change: Change) -> Job:
+async def _forget(console: Console, name: str, _change: Change) -> ConsoleJob:
     if name not in await console.stopped():
         raise NotFoundError("No model {name!r} was stopped here", name=name[:100], param="name")
     return console.jobs.start("forget", [name], console.forget_stopped(name))
 
 
-async def _restart(console: Console, name: str, _change: Change) -> Job:
+async def _restart(console: Console, name: str, _change: Change) -> ConsoleJob:
     config = _need(console, name)
     return _asked(console, "restart", config, "restart", models=[config.name])
 
 
-async def _unload(console: Console, name: str, _change: Change) -> Job:
+async def _unload(console: Console, name: str, _change: Change) -> ConsoleJob:
     config = _need(console, name)
     return _asked(console, "unload", config, "unload", models=[config.name])
 
 
-async def _scale(console: Console, name: str, change: Change) -> Job:
+async def _scale(console: Console, name: str, change: Change) -> ConsoleJob:
     config = _need(console, name)
     if change.replicas is None:
         raise InvalidRequestError("'replicas' is missing", param="replicas")
@@ -158,7 +158,7 @@ async def _scale(console: Console, name: str, change: Change) -> Job:
     return _asked(console, "scale", config, "scale", models=[config.name], replicas=replicas)
 
 
-async def _keep(console: Console, name: str, change: Change) -> Job:
+async def _keep(console: Console, name: str, change: Change) -> ConsoleJob:
     config = _need(console, name)
     try:
         keep, seconds = split_keep(change.keep or "")
@@ -169,7 +169,9 @@ async def _keep(console: Console, name: str, change: Change) -> Job:
     return _asked(console, "keep", config, "up", models=[plain_config(changed)])
 
 
-def _asked(console: Console, verb: str, config: ModelConfig, operation: str, **fields: Any) -> Job:
+def _asked(
+    console: Console, verb: str, config: ModelConfig, operation: str, **fields: Any
+) -> ConsoleJob:
     """Run an operation of the control socket as a job of this name."""
     return console.jobs.start(verb, [config.name], console.manager.ask(operation, **fields))
 

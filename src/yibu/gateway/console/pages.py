@@ -15,7 +15,7 @@ from yibu.gateway.console.access import admit
 from yibu.gateway.console.answers import NO_STORE, NotFoundError, body_of
 from yibu.gateway.console.console import Console
 from yibu.gateway.http.exchange import Exchange
-from yibu.gateway.sessions import Authentication, Session, set_cookie
+from yibu.gateway.sessions import Authentication, BrowserSession, set_cookie
 
 if TYPE_CHECKING:
     from yibu.gateway.deps import GatewayDeps
@@ -68,7 +68,7 @@ def add_pages(router: APIRouter, console: Console) -> None:
 def _add_session(router: APIRouter, deps: GatewayDeps, authentication: Authentication) -> None:
     sessions = authentication.sessions
 
-    def shown(name: str | None, session: Session | None) -> dict[str, Any]:
+    def shown(name: str | None, session: BrowserSession | None) -> dict[str, Any]:
         return {
             "signed_in": name is not None,
             "keys": authentication.keys.closed,

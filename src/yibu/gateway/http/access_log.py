@@ -6,13 +6,13 @@ import logging
 import time
 
 from yibu.gateway.http.exchange import CLIENT_GONE, Exchange
-from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.monitoring.metrics import GatewayMetrics
 from yibu.log import structured, write_line
 
 logger = logging.getLogger("yibu.gateway.access")
 
 
-def record(exchange: Exchange, metrics: Metrics) -> None:
+def record(exchange: Exchange, metrics: GatewayMetrics) -> None:
     """Count the request and write its line; never prompts, never keys."""
     total = time.perf_counter() - exchange.started
     first = (exchange.first_byte - exchange.started) if exchange.first_byte else total

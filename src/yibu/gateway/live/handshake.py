@@ -17,7 +17,7 @@ from yibu.gateway.answers.engine_errors import error_fields, translate
 from yibu.gateway.http.exchange import ClientGoneError, Exchange, Message, Send
 from yibu.gateway.live.routes import LiveRoute
 from yibu.routing import Route
-from yibu.upstream.websocket import EngineSocket, RefusedError
+from yibu.upstream.websocket import EngineSocket, HandshakeRefusedError
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def keys_of(exchange: Exchange) -> tuple[bytes | None, bytes | None]:
     return authorization, exchange.headers.get(b"x-api-key")
 
 
-def refusal(refused: RefusedError, model: str) -> RequestError:
+def refusal(refused: HandshakeRefusedError, model: str) -> RequestError:
     """The engine's refusal of a handshake; one of the gateway's own key is the engine's fault."""
     status, said = refused.status, error_fields(refused.body).get("message")
     if status in (401, 403) or not said or not 400 <= status <= 599:

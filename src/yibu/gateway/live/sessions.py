@@ -38,12 +38,12 @@ from yibu.gateway.http.hosts import HostCheck
 from yibu.gateway.limits import Accounting, visible
 from yibu.gateway.live.handshake import keys_of, open_engine, refusal, refusing, unless_gone
 from yibu.gateway.live.routes import FUNASR, LIVE_ROUTES, LiveRoute
-from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.monitoring.metrics import GatewayMetrics
 from yibu.gateway.operations import find_route, only_route
 from yibu.gateway.sessions import Authentication
 from yibu.routing import Backend, Lease, Route
 from yibu.upstream.connection import UpstreamError
-from yibu.upstream.websocket import ClosedError, EngineSocket, RefusedError
+from yibu.upstream.websocket import ClosedError, EngineSocket, HandshakeRefusedError
 
 if TYPE_CHECKING:
     from yibu.config import GatewayConfig
@@ -79,7 +79,7 @@ class LiveSessions:
         self,
         backend: Backend,
         config: Callable[[], GatewayConfig],
-        metrics: Metrics,
+        metrics: GatewayMetrics,
         accounting: Accounting,
         authentication: Authentication,
         cors: Cors,
@@ -203,7 +203,7 @@ class LiveSessions:
                 failure = engine_gone(error, route.model)
                 if exclude:
                     raise failure from error
-            except RefusedError as error:
+            except HandshakeRefusedError as error:
                 lease.release()
                 raise refusal(error, route.model) from error
             except BaseException:  # the replica's request must not be counted for ever

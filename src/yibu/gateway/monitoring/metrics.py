@@ -14,7 +14,7 @@ DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 
 
 @dataclass(slots=True)
-class Metrics:
+class GatewayMetrics:
     """The gateway's counters. Labels are few: paths of the API, known models."""
 
     requests: Counter[Labels] = field(default_factory=Counter)

@@ -17,7 +17,7 @@ _TTFT = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Replica:
+class ReplicaReading:
     """One replica; rates are those since the reading before."""
 
     id: str
@@ -33,14 +33,14 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelReading:
     name: str
     engine: str
     state: str
     phase: str | None
     cause: str | None
     hint: str | None
-    replicas: tuple[Replica, ...]
+    replicas: tuple[ReplicaReading, ...]
     queued: int
     """Requests that wait for a replica."""
     requests_per_second: float
@@ -56,7 +56,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class GpuReading:
     index: int
     name: str
     memory_bytes: int
@@ -65,7 +65,7 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class NodeSnapshot:
     """All readings of one moment."""
 
     url: str
@@ -77,8 +77,8 @@ class Snapshot:
     """Of the whole machine."""
     memory_bytes: int
     memory_used_bytes: int
-    gpus: tuple[Gpu, ...]
-    models: tuple[Model, ...]
+    gpus: tuple[GpuReading, ...]
+    models: tuple[ModelReading, ...]
 
     def json(self) -> dict[str, Any]:
         return {"version": 1, **asdict(self)}
@@ -135,7 +135,7 @@ class Sampler:
         page: str,
         gpus: Sequence[planner.Gpu],
         busy: Mapping[int, float],
-    ) -> Snapshot:
+    ) -> NodeSnapshot:
         """Everything now; rates are zero at the first call. Blocking: it looks at processes.
 
         Args:
@@ -151,7 +151,7 @@ class Sampler:
                 held[process.pid] += process.memory or 0
         before, self._before = self._before or counts, counts
         models = tuple(self._model(one, before, counts, held) for one in status["models"])
-        return Snapshot(
+        return NodeSnapshot(
             url=status["gateway"]["url"],
             node_pid=status["node"]["pid"],
             node_seconds=max(0.0, time.time() - status["node"]["started"]),
@@ -160,7 +160,9 @@ class Sampler:
             memory_bytes=memory.total,
             memory_used_bytes=memory.total - memory.available,
             gpus=tuple(
-                Gpu(gpu.index, gpu.name, gpu.total, gpu.total - gpu.free, busy.get(gpu.index))
+                GpuReading(
+                    gpu.index, gpu.name, gpu.total, gpu.total - gpu.free, busy.get(gpu.index)
+                )
                 for gpu in gpus
             ),
             models=models,
@@ -168,9 +170,9 @@ class Sampler:
 
     def _model(
         self, model: Mapping[str, Any], before: Counts, now: Counts, held: Mapping[int, int]
-    ) -> Model:
+    ) -> ModelReading:
         name = model["name"]
-        return Model(
+        return ModelReading(
             name=name,
             engine=model["engine"] or "",
             state=model["state"],
@@ -183,9 +185,11 @@ class Sampler:
             **rates(name, before, now),
         )
 
-    def _replica(self, replica: Mapping[str, Any], now: Counts, held: Mapping[int, int]) -> Replica:
+    def _replica(
+        self, replica: Mapping[str, Any], now: Counts, held: Mapping[int, int]
+    ) -> ReplicaReading:
         pids = _tree(replica["pid"])
-        return Replica(
+        return ReplicaReading(
             id=replica["id"],
             state=replica["state"],
             pid=replica["pid"],
@@ -270,7 +274,7 @@ def _tree(pid: int | None) -> list[psutil.Process]:
         return []
 
 
-def totals(models: Iterable[Model]) -> dict[str, float]:
+def totals(models: Iterable[ModelReading]) -> dict[str, float]:
     """The sums over all models."""
     found = list(models)
     names = ("requests_per_second", "errors_per_second", "output_tokens_per_second",

@@ -61,7 +61,7 @@ _SETTINGS = {
 """Fields of requests and their ``gen_ai.request.`` attributes."""
 
 
-class Exchange(Protocol):
+class TracedExchange(Protocol):
     """What a span needs of a request (``yibu.gateway.http.exchange``)."""
 
     scope: Any
@@ -197,7 +197,7 @@ class Tracing:
         content = env.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "").strip().lower()
         self.content = content in {"true", "span_only", "span_and_event"}
 
-    def begin(self, exchange: Exchange) -> Trace:
+    def begin(self, exchange: TracedExchange) -> Trace:
         """Begin the trace of a new request, as a part of the client's where it has one."""
         carrier = {
             name.decode(): value.decode("latin-1")
@@ -215,7 +215,7 @@ class Tracing:
 class Trace:
     """The spans of one request."""
 
-    def __init__(self, tracing: Tracing, exchange: Exchange, parent: Any) -> None:
+    def __init__(self, tracing: Tracing, exchange: TracedExchange, parent: Any) -> None:
         from opentelemetry.trace import SpanKind
 
         self._tracing = tracing

@@ -24,14 +24,14 @@ from yibu.gateway.ollama.requests import (
 from yibu.gateway.operations import unknown_model
 from yibu.gateway.requests.body import parse
 from yibu.gateway.requests.heavy import is_heavy, parse_body
-from yibu.gateway.requests.offload import Offload
+from yibu.gateway.requests.offload import OffloadProcess
 from yibu.gateway.schemas.base import Strict
 from yibu.messages import tr
 from yibu.routing import Backend, Route
 
 
 @dataclass(frozen=True, slots=True)
-class Translation:
+class PathTranslation:
     """One path that an operation answers in Ollama's form."""
 
     summary: str
@@ -41,17 +41,17 @@ class Translation:
     access: Access
 
 
-TRANSLATIONS: Mapping[str, Translation] = MappingProxyType(
+TRANSLATIONS: Mapping[str, PathTranslation] = MappingProxyType(
     {
-        "/api/chat": Translation("Chat", "chat", schemas.OllamaChat, chat_body, access="key"),
-        "/api/generate": Translation(
+        "/api/chat": PathTranslation("Chat", "chat", schemas.OllamaChat, chat_body, access="key"),
+        "/api/generate": PathTranslation(
             tr("Answer or continue a text"), "generate", schemas.OllamaGenerate, generate_body,
             access="key",
         ),
-        "/api/embed": Translation(
+        "/api/embed": PathTranslation(
             "Embedding", "embed", schemas.OllamaEmbed, embed_body, access="key"
         ),
-        "/api/embeddings": Translation(
+        "/api/embeddings": PathTranslation(
             tr("Embedding, the older way"), "embeddings", schemas.OllamaEmbeddings, embed_body,
             access="key",
         ),
@@ -64,7 +64,7 @@ async def translate(
     path: str,
     backend: Backend,
     limit: int,
-    offload: Offload,
+    offload: OffloadProcess,
     admit: Callable[[Exchange, Route, str], Awaitable[None]],
 ) -> str | None:
     """Replace Ollama's request by OpenAI's, and have its answer translated.

@@ -24,16 +24,16 @@ from yibu.gateway.answers.collect import AnswerCollector
 from yibu.gateway.envelope import engine_gone
 from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.limits import Accounting, visible
-from yibu.gateway.monitoring.metrics import Metrics
+from yibu.gateway.monitoring.metrics import GatewayMetrics
 from yibu.gateway.operations import Operation, find_route
 from yibu.gateway.proxy.relay import Relay
 from yibu.gateway.proxy.steps import Ask, prepare, run
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.heavy import parse_body
-from yibu.gateway.requests.offload import Offload
+from yibu.gateway.requests.offload import OffloadProcess
 from yibu.routing import Backend, Lease, Route
 from yibu.upstream.ask import request_head
-from yibu.upstream.connection import Connection, UpstreamError
+from yibu.upstream.connection import EngineConnection, UpstreamError
 from yibu.upstream.pool import Pool
 
 _JOINED_BYTES = 64 * 1024
@@ -54,7 +54,7 @@ class Payload:
     """Bytes of both together; None when the client did not say (chunked)."""
 
 
-class Form(Protocol):
+class UploadForm(Protocol):
     """An upload (``uploads.Upload``)."""
 
     spent: bool
@@ -65,15 +65,15 @@ class Form(Protocol):
         ...
 
 
-class Proxy:
+class RequestProxy:
     """Sends requests to replicas through one pool of connections."""
 
     def __init__(
         self,
         backend: Backend,
         pool: Pool,
-        metrics: Metrics,
-        offload: Offload,
+        metrics: GatewayMetrics,
+        offload: OffloadProcess,
         accounting: Accounting,
     ) -> None:
         self.accounting = accounting
@@ -108,7 +108,7 @@ class Proxy:
         operation: Operation,
         route: Route,
         request: JsonRequest,
-        form: Form | None,
+        form: UploadForm | None,
     ) -> None:
         """Send to a replica and relay its answer; ``form`` is None for JSON, which is written
         anew for each replica, since each may know the model by another name."""
@@ -122,7 +122,7 @@ class Proxy:
         with exchange.trace.call(kind, route, request.model, request.body, reader):
             await self._forward(relay, form)
 
-    async def _forward(self, relay: Relay, form: Form | None) -> None:
+    async def _forward(self, relay: Relay, form: UploadForm | None) -> None:
         exchange, route, request = relay.exchange, relay.route, relay.request
         failure: RequestError | None = None
         exclude: frozenset[str] = frozenset()
@@ -215,7 +215,7 @@ class Proxy:
         return ask
 
 
-def _sent(head: bytes, payload: Payload) -> bytes | Callable[[Connection], Awaitable[None]]:
+def _sent(head: bytes, payload: Payload) -> bytes | Callable[[EngineConnection], Awaitable[None]]:
     """The request as ``Pool.begin`` takes it."""
     whole = payload.rest is None and payload.length is not None
     if whole and len(payload.data) <= _JOINED_BYTES:
@@ -223,7 +223,7 @@ def _sent(head: bytes, payload: Payload) -> bytes | Callable[[Connection], Await
     return partial(_send, head=head, payload=payload)
 
 
-async def _send(connection: Connection, head: bytes, payload: Payload) -> None:
+async def _send(connection: EngineConnection, head: bytes, payload: Payload) -> None:
     connection.request_whole = False
     chunked = payload.length is None
     connection.send(head, *_frame(payload.data, chunked=chunked))
@@ -245,7 +245,7 @@ def _frame(part: bytes, *, chunked: bool) -> tuple[bytes, ...]:
     return (b"%x\r\n" % len(part), part, b"\r\n") if part else ()
 
 
-def _payload(form: Form | None, relay: Relay) -> Payload:
+def _payload(form: UploadForm | None, relay: Relay) -> Payload:
     """The body for one replica, with the name by which it knows the model."""
     if form is not None:
         return form.payload(relay.inner)

@@ -30,7 +30,7 @@ from yibu.gateway.proxy.silence import KeepAlive
 from yibu.gateway.requests.body import JsonRequest
 from yibu.messages import tr
 from yibu.routing import Lease, Route
-from yibu.upstream.connection import Connection, UpstreamError
+from yibu.upstream.connection import EngineConnection, UpstreamError
 
 MAX_ERROR_BYTES = 1024 * 1024
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
@@ -86,7 +86,7 @@ class Relay:
         self.inner = ""
         """The replica's name for the model."""
         self.waiting = KeepAlive(exchange)
-        self.wait_head = self.waiting.head if request.stream else Connection.wait_head
+        self.wait_head = self.waiting.head if request.stream else EngineConnection.wait_head
         """Waits for the engine's answer; a stream's client gets its head and comments meanwhile."""
 
     def take(self, lease: Lease) -> None:
@@ -105,7 +105,7 @@ class Relay:
         """
         await (self.waiting.granted(lease) if self.request.stream else lease.granted())
 
-    async def answer(self, connection: Connection) -> None:
+    async def answer(self, connection: EngineConnection) -> None:
         """Send the client the answer whose head has come.
 
         Raises:
@@ -147,7 +147,7 @@ class Relay:
 
     # Answers by steps ---------------------------------------------------------------------
 
-    async def step(self, connection: Connection, call: Call) -> Fields:
+    async def step(self, connection: EngineConnection, call: Call) -> Fields:
         """The answer to one of the engine requests that make up an answer.
 
         Raises:
@@ -176,7 +176,7 @@ class Relay:
 
     # Whole answers ------------------------------------------------------------------------
 
-    async def _whole(self, connection: Connection) -> None:
+    async def _whole(self, connection: EngineConnection) -> None:
         request = self.request
         raw = await connection.read_all(MAX_ANSWER_BYTES)
         self._progressed()
@@ -187,7 +187,7 @@ class Relay:
         self._complete(answer, self._rules)
         await self.exchange.respond(200, [_JSON], raw if conforming else orjson.dumps(answer))
 
-    async def _text(self, connection: Connection, headers: Headers) -> None:
+    async def _text(self, connection: EngineConnection, headers: Headers) -> None:
         """Forward a transcript; in one write when it is complete already."""
         exchange = self.exchange
         data = await connection.read()
@@ -206,7 +206,7 @@ class Relay:
 
     # Streams ------------------------------------------------------------------------------
 
-    async def _stream(self, connection: Connection) -> None:
+    async def _stream(self, connection: EngineConnection) -> None:
         """Forward events as they come, until the answer is complete."""
         normalizer = self._normalizer()
         if self.collects:
@@ -273,7 +273,7 @@ class Relay:
         if not self.exchange.answering:
             await self.exchange.start_events()
 
-    async def _collected(self, connection: Connection, normalizer: Normalizer) -> None:
+    async def _collected(self, connection: EngineConnection, normalizer: Normalizer) -> None:
         """Send as a whole answer what the engine was asked to stream."""
         collector = AnswerCollector(self.operation.kind)
         while data := await connection.read():

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from yibu.gateway.http.exchange import Exchange
 from yibu.routing import Lease
-from yibu.upstream.connection import Connection, StillWaitingError
+from yibu.upstream.connection import EngineConnection, StillWaitingError
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class KeepAlive:
         self._exchange = exchange
         self._watch: SilenceWatch | None = None
 
-    async def head(self, connection: Connection) -> None:
+    async def head(self, connection: EngineConnection) -> None:
         """Wait until the engine answers.
 
         Raises:
@@ -71,7 +71,7 @@ class KeepAlive:
         finally:
             task.cancel()
 
-    async def next(self, connection: Connection) -> bytes:
+    async def next(self, connection: EngineConnection) -> bytes:
         """The next part of an answer."""
         if self._watch is None:  # of an upload only the answer tells that a stream was asked for
             self._start(connection)
@@ -81,7 +81,7 @@ class KeepAlive:
             except StillWaitingError:
                 await self._comment()
 
-    def _start(self, connection: Connection) -> None:
+    def _start(self, connection: EngineConnection) -> None:
         self.stop()
         self._watch = SilenceWatch(connection, self._patience(), KEEP_ALIVE)
 
@@ -117,7 +117,7 @@ class SilenceWatch:
     One timer that is seldom set anew: a stream that flows pays nothing for it.
     """
 
-    def __init__(self, connection: Connection, first: float, interval: float) -> None:
+    def __init__(self, connection: EngineConnection, first: float, interval: float) -> None:
         self._connection = connection
         self._interval = interval
         self._limit = first

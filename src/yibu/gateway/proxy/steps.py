@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 
 from yibu.engines.registry import request_tables
-from yibu.engines.requests import Asked, Call, RequestTable
+from yibu.engines.requests import Call, ModelContext, RequestTable
 from yibu.errors import EngineGoneError
 from yibu.gateway.operations import Operation
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.heavy import outlined
-from yibu.gateway.requests.offload import Offload
+from yibu.gateway.requests.offload import OffloadProcess
 from yibu.routing import Route
 
 Answer = dict[str, Any]
@@ -27,7 +27,7 @@ def _tables() -> dict[str, RequestTable]:
 
 
 async def prepare(
-    operation: Operation, request: JsonRequest, route: Route, offload: Offload
+    operation: Operation, request: JsonRequest, route: Route, offload: OffloadProcess
 ) -> JsonRequest:
     """Refuse what the model's engine would ignore, and translate the rest for it.
 
@@ -37,14 +37,14 @@ async def prepare(
     table = _tables().get(route.engine)
     if table is None:  # still downloading
         return request
-    asked = Asked(request.model, route.engine, route.abilities)
+    asked = ModelContext(request.model, route.engine, route.abilities)
     if request.written:
         return await offload.run(prepare_heavy, operation.path, request, asked)
     request.steps = table.prepare(operation.path, request.body, asked)
     return request
 
 
-def prepare_heavy(path: str, request: JsonRequest, asked: Asked) -> JsonRequest:
+def prepare_heavy(path: str, request: JsonRequest, asked: ModelContext) -> JsonRequest:
     """The same for a body of which there is an outline."""
     request.body |= {name: orjson.loads(data) for name, data in request.written.items()}
     request.steps = _tables()[asked.engine].prepare(path, request.body, asked)

@@ -10,14 +10,14 @@ from yibu.errors import InvalidRequestError
 from yibu.gateway.http.exchange import Exchange
 from yibu.gateway.limits import Models, visible
 from yibu.gateway.operations import Operation, find_route, only_route
-from yibu.gateway.proxy.proxy import Payload, Proxy
+from yibu.gateway.proxy.proxy import Payload, RequestProxy
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.form import SLICE_BYTES, FormScanner, find_boundary
 from yibu.gateway.requests.spool import Spool
 from yibu.routing import Backend, Route
 
 
-class Upload:
+class ForwardedUpload:
     """One form being forwarded: what has arrived, and the rest as the client sends it."""
 
     def __init__(self, exchange: Exchange, limit: int, spool: Spool) -> None:
@@ -80,7 +80,7 @@ class Upload:
 
 
 async def upload(
-    proxy: Proxy, backend: Backend, exchange: Exchange, operation: Operation, limit: int
+    proxy: RequestProxy, backend: Backend, exchange: Exchange, operation: Operation, limit: int
 ) -> None:
     """Forward one upload of at most ``limit`` bytes to the model that it names.
 
@@ -89,7 +89,7 @@ async def upload(
     """
     spool = Spool()
     try:
-        form = Upload(exchange, limit, spool)
+        form = ForwardedUpload(exchange, limit, spool)
         named = await form.find_model()
         route = _route(visible(backend, exchange.caller), operation, named)
         await proxy.accounting.admit(exchange, route, named or route.model)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from yibu.gateway.requests.body import JsonRequest, parse
-from yibu.gateway.requests.offload import Offload
+from yibu.gateway.requests.offload import OffloadProcess
 from yibu.gateway.schemas.base import Strict
 
 HEAVY_BYTES = 2 * 2**20
@@ -44,7 +44,9 @@ def is_heavy(parts: Sequence[bytes]) -> bool:
     return size > HEAVY_COMMAS and sum(part.count(b",") for part in parts) > HEAVY_COMMAS
 
 
-async def parse_body(parts: Sequence[bytes], schema: type[Strict], offload: Offload) -> JsonRequest:
+async def parse_body(
+    parts: Sequence[bytes], schema: type[Strict], offload: OffloadProcess
+) -> JsonRequest:
     """``parse`` for a body in pieces, in the offload process where it takes long."""
     if is_heavy(parts):
         return await offload.run(parse_heavy, parts, schema)

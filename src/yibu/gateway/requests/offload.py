@@ -28,7 +28,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Offload:
+class OffloadProcess:
     """Runs functions in the other process. Bound to one event loop."""
 
     def __init__(self) -> None:

@@ -261,14 +261,18 @@ class AnsweredToolUse(Answer):
     input: JsonObject
 
 
-class Typed(Answer):
+class TypedBlock(Answer):
     type: str
 
 
 Block = Annotated[
     Any,
     OneOf(
-        "type", text=AnsweredText, thinking=AnsweredThought, tool_use=AnsweredToolUse, other=Typed
+        "type",
+        text=AnsweredText,
+        thinking=AnsweredThought,
+        tool_use=AnsweredToolUse,
+        other=TypedBlock,
     ),
 ]
 
@@ -310,11 +314,11 @@ class MessageItem(Answer):
     id: str
     role: Literal["assistant"]
     status: Literal["in_progress", "completed", "incomplete"]
-    content: list[Typed]
+    content: list[TypedBlock]
 
 
 ResponseItem = Annotated[
-    Any, OneOf("type", message=MessageItem, function_call=FunctionCallItem, other=Typed)
+    Any, OneOf("type", message=MessageItem, function_call=FunctionCallItem, other=TypedBlock)
 ]
 
 
@@ -368,7 +372,7 @@ class Transcription(Answer):
     text: str
 
 
-class Recognized(Answer):
+class RecognizedText(Answer):
     result: str
 
 
@@ -401,7 +405,7 @@ class BlockDelta(Answer):
     delta: Annotated[
         Any,
         OneOf("type", text_delta=TextPiece, input_json_delta=JsonPiece, thinking_delta=ThoughtPiece,
-              other=Typed),
+              other=TypedBlock),
     ]  # fmt: skip
 
 

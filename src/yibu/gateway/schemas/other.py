@@ -34,7 +34,7 @@ class InputText(Strict):
     text: str
 
 
-class OtherPart(Strict):
+class OtherInputPart(Strict):
     type: NonEmpty
     detail: Literal["low", "high", "auto", "original"] | None = None
 
@@ -46,7 +46,7 @@ class InputRefusal(Strict):
 
 InputPart = Annotated[
     Any,
-    OneOf("type", input_text=InputText, output_text=InputText, refusal=InputRefusal, other=OtherPart),
+    OneOf("type", input_text=InputText, output_text=InputText, refusal=InputRefusal, other=OtherInputPart),
 ]  # fmt: skip
 
 
@@ -148,14 +148,14 @@ class NamedFunction(Strict):
     name: NonEmpty
 
 
-class AllowedTools(Strict):
+class AllowedResponseTools(Strict):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
     tools: list[JsonObject]
 
 
 ResponsesToolChoice = Annotated[
-    Any, OneOf("type", function=NamedFunction, allowed_tools=AllowedTools, other=OtherTool)
+    Any, OneOf("type", function=NamedFunction, allowed_tools=AllowedResponseTools, other=OtherTool)
 ]
 
 
@@ -247,7 +247,7 @@ Block = Annotated[
 ]
 
 
-class Message(Strict):
+class AnthropicMessage(Strict):
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
 
@@ -304,7 +304,7 @@ class CountTokensRequest(Strict):
     """A message whose tokens are to be counted."""
 
     model: ModelName
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
     system: str | list[TextBlock] | None = None
     tools: list[MessagesTool] | None = None
     tool_choice: MessagesToolChoice | None = None

@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from yibu.gateway.ollama.translation import TRANSLATIONS, Translation
+from yibu.gateway.ollama.translation import TRANSLATIONS, PathTranslation
 from yibu.gateway.operations import OPERATIONS, Operation, dialect_of
 from yibu.gateway.schemas import answers
 
@@ -96,7 +96,7 @@ def _post(operation: Operation) -> dict[str, Any]:
     }
 
 
-def _translated(path: str, translation: Translation) -> dict[str, Any]:
+def _translated(path: str, translation: PathTranslation) -> dict[str, Any]:
     lines = {"application/x-ndjson": {"schema": {"type": "string"}}}
     kinds = {} if translation.shape.startswith("embed") else lines
     return {

@@ -35,7 +35,7 @@ class WentAwayError(NotRunningError):
     """The node ended before it answered."""
 
 
-class Client:
+class ControlClient:
     """Talks to the node of one home; see :mod:`yibu.node.control.control` for the operations."""
 
     def __init__(self, paths: Paths, patience: float = _COMES_BACK) -> None:

@@ -36,7 +36,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from yibu.config.settings import Settings
+from yibu.config.settings import GatewaySettings
 from yibu.config.wire import model_config, plain, plain_config
 from yibu.errors import DoesNotFitError, NotRunningError, UsageError
 from yibu.node.events import Subscription
@@ -273,7 +273,7 @@ class Control:
                 now = self.settings.value
                 await asyncio.to_thread(self._history.push, self._fleet.configs(), now)
             if settings := request.get("settings"):
-                changed = Settings.from_plain(settings)
+                changed = GatewaySettings.from_plain(settings)
                 await self.settings.change(changed, request.get("secrets", ()))
         failed = await down([name for name in removed if name not in last]) | await up()
         if last and any(isinstance(error, DoesNotFitError) for error in failed.values()):

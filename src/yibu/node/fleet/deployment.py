@@ -21,7 +21,7 @@ from yibu.node.launch.phases import WAIT, Timeline
 from yibu.node.launch.spec import Host, LaunchSpec
 from yibu.node.scheduler.types import Desired, Generation
 from yibu.node.state import SavedModel, SavedReplica
-from yibu.node.supervisor.replica import Replica
+from yibu.node.supervisor.replica import ReplicaSupervisor
 from yibu.planner.types import ModelFacts, Placement
 from yibu.routing import NO_DETAILS, Failure, Route, State
 
@@ -54,7 +54,7 @@ class Deployment:
         self.key = key
         self.config = config
         self.created = created
-        self.replicas: dict[int, Replica] = {}
+        self.replicas: dict[int, ReplicaSupervisor] = {}
         self.fetched: Fetched | None = None
         self.launches: dict[int, LaunchPlan] = {}
         """The launch plan of each replica, as placement made it."""
@@ -270,7 +270,7 @@ logs=self._host.paths.logs
         self.error = error
         self.failure = Failure(error.cause, time.time())
 
-    def moved(self, replica: Replica) -> None:
+    def moved(self, replica: ReplicaSupervisor) -> None:
         """Show a replica's new state or phase."""
         if replica.state in ("ready", "failed"):
             self._came_up.add(replica.id)
@@ -332,7 +332,7 @@ logs=self._host.paths.logs
         self._bus.publish("note", self.name, text=safe(text))
 
 
-def _saved(replica: Replica, number: int) -> SavedReplica:
+def _saved(replica: ReplicaSupervisor, number: int) -> SavedReplica:
     process = replica.process
     return SavedReplica(
         id=replica.id,

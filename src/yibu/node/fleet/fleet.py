@@ -20,14 +20,14 @@ from yibu.node.fleet.deploy import Deployer
 from yibu.node.fleet.deployment import Deployment
 from yibu.node.fleet.lease import Lease
 from yibu.node.fleet.runner import Runner
-from yibu.node.fleet.shared import Predecessor, Successor
+from yibu.node.fleet.shared import ReplicasPredecessor, ReplicasSuccessor
 from yibu.node.fleet.verbs import Verbs
 from yibu.node.housekeeping import reap_orphans, rotate_logs
 from yibu.node.launch.process import EngineProcess, end_marked
 from yibu.node.launch.spec import Host
 from yibu.node.machine import processes
 from yibu.node.state import SavedModel, SavedNode, SavedReplica, StateFile
-from yibu.node.supervisor.replica import Replica
+from yibu.node.supervisor.replica import ReplicaSupervisor
 from yibu.node.tasks import cancelled
 from yibu.planner.ledger import Reservation
 from yibu.routing import Priority, ReplicaStatus, Route
@@ -45,16 +45,16 @@ class Fleet(Verbs):
         host: Host,
         state: StateFile,
         *,
-        rotation: logs.Rotation | None = None,
+        rotation: logs.LogRotation | None = None,
     ) -> None:
         self._host = host
         self._state = state
-        self._rotation = rotation or logs.Rotation()
+        self._rotation = rotation or logs.LogRotation()
         self._bus = EventBus()
         super().__init__(Runner(deployer, host, self._bus, self._changed))
         self._named: dict[str, str] = {}
         """Which model answers to a name."""
-        self._elsewhere: Successor | None = None
+        self._elsewhere: ReplicasSuccessor | None = None
         """The other node's scheduler, while that one grants replicas."""
         self._dirty = asyncio.Event()
         self._group = asyncio.TaskGroup()
@@ -222,7 +222,7 @@ class Fleet(Verbs):
 
     def expect(self) -> None:
         """Grant no replica until an old node has reported its requests in flight."""
-        self._elsewhere = Successor()
+        self._elsewhere = ReplicasSuccessor()
 
     def known(self) -> None:
         """Grant replicas: the old node's requests in flight are known, or lost."""
@@ -247,7 +247,7 @@ class Fleet(Verbs):
         if supervisor is not None and self._scheduler.occupied(supervisor.id, lease, now):
             lease.given(supervisor)
 
-    def take_over(self, channel: Channel) -> Predecessor:
+    def take_over(self, channel: Channel) -> ReplicasPredecessor:
         """Grant replicas to an old node's requests too."""
 
         def request(lease: Lease) -> None:
@@ -256,11 +256,11 @@ class Fleet(Verbs):
             else:
                 self._request(lease)
 
-        return Predecessor(channel, self._runner, request)
+        return ReplicasPredecessor(channel, self._runner, request)
 
     def hand_over(self, channel: Channel) -> None:
         """Let a new node grant replicas to this one's requests, from now on."""
-        self._elsewhere, now = Successor(channel), time.monotonic()
+        self._elsewhere, now = ReplicasSuccessor(channel), time.monotonic()
         waiting = self._scheduler.waiting()
         for waiter in waiting:
             self._scheduler.left(waiter, now)
@@ -276,7 +276,7 @@ class Fleet(Verbs):
     # Inside.
 
     @property
-    def _supervisors(self) -> Sequence[Replica]:
+    def _supervisors(self) -> Sequence[ReplicaSupervisor]:
         """Every supervisor, ordered by model and replica number."""
         return [
             replica

@@ -11,7 +11,7 @@ from yibu.engines.base import Endpoint
 from yibu.node.scheduler import Waiter
 
 
-class Scheduler(Protocol):
+class LeaseScheduler(Protocol):
     """Grants replicas to leases: this node's scheduler, or another node's."""
 
     def answered(self, lease: Lease, now: float, /) -> None: ...
@@ -36,7 +36,7 @@ class Supervisor(Protocol):
 class Lease(Waiter):
     """A request and the replica that answers it: ``yibu.routing.Lease``."""
 
-    scheduler: Scheduler | None = None
+    scheduler: LeaseScheduler | None = None
     supervisor: Supervisor | None = None
     future: asyncio.Future[None] | None = None
     found: Endpoint | None = None

@@ -26,7 +26,7 @@ from yibu.node.scheduler import Holding, Reading, Scheduler, Waiter
 from yibu.node.scheduler import types as records
 from yibu.node.scheduler.types import Generation
 from yibu.node.state import SavedReplica
-from yibu.node.supervisor.replica import Replica
+from yibu.node.supervisor.replica import ReplicaSupervisor
 from yibu.node.supervisor.sleeper import levels
 from yibu.node.supervisor.start_gate import StartGate
 from yibu.node.tasks import cancelled, first_of
@@ -49,7 +49,7 @@ class Runner:
         on_change: Callable[[], None],
     ) -> None:
         self.deployments: dict[Generation, Deployment] = {}
-        self.supervisors: dict[str, Replica] = {}
+        self.supervisors: dict[str, ReplicaSupervisor] = {}
         self._deployer = deployer
         self._gate = StartGate()
         self._host = dataclasses.replace(host, start_slot=self._gate.slot)
@@ -306,17 +306,17 @@ class Runner:
         number: int,
         spec: LaunchSpec,
         saved: SavedReplica | None = None,
-    ) -> Replica:
-        def moved(supervisor: Replica) -> None:
+    ) -> ReplicaSupervisor:
+        def moved(supervisor: ReplicaSupervisor) -> None:
             self._moved(deployment, supervisor)
 
         names = ("restarts", "key", "port", "asleep")
         kept = {name: getattr(saved, name) for name in names} if saved else {}
-        supervisor = Replica(replica, spec, self._host, moved, **kept)
+        supervisor = ReplicaSupervisor(replica, spec, self._host, moved, **kept)
         self.supervisors[replica] = deployment.replicas[number] = supervisor
         return supervisor
 
-    def _moved(self, deployment: Deployment, replica: Replica) -> None:
+    def _moved(self, deployment: Deployment, replica: ReplicaSupervisor) -> None:
         deployment.moved(replica)
         told = (replica.state, replica.due)
         if replica.state in ("starting", "ready", "sleeping", "draining", "failed") and (

@@ -33,7 +33,7 @@ _PROGRESS = 1.0
 _FIELDS = ("model", "key", "priority", "affinity", "slotless", "since", "deadline")
 
 
-class Successor:
+class ReplicasSuccessor:
     """The new node's scheduler, as this node's leases see it. Without a channel requests wait until the
     old node has reported what it has in flight."""
 
@@ -124,7 +124,7 @@ class _Elsewhere:
         self.over(request, failed=failed)
 
 
-class Predecessor:
+class ReplicasPredecessor:
     """The old node, whose requests use this node's replicas."""
 
     def __init__(self, channel: Channel, runner: Runner, request: Callable[[Lease], None]) -> None:

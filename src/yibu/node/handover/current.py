@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 
-from yibu.config.settings import Settings
+from yibu.config.settings import GatewaySettings
 from yibu.errors import UsageError
 from yibu.node.handover.holder_link import HolderLink
 from yibu.redaction import register
 
-Configure = Callable[[Settings], Awaitable[None]]
+Configure = Callable[[GatewaySettings], Awaitable[None]]
 """Applies other settings to the gateway; raises ConfigError, with nothing changed."""
 
 
 class CurrentSettings:
     """The settings of a running node; changed as a whole or not at all."""
 
-    def __init__(self, settings: Settings, secrets: Iterable[str], link: HolderLink) -> None:
+    def __init__(self, settings: GatewaySettings, secrets: Iterable[str], link: HolderLink) -> None:
         """``secrets`` are the known keys, which no log may show."""
         self.value = settings
         self.handing_over = False
@@ -33,7 +33,7 @@ class CurrentSettings:
         """The standard input of a node that starts with these settings."""
         return self.value.as_input(self._secrets)
 
-    async def change(self, settings: Settings, secrets: Iterable[str]) -> None:
+    async def change(self, settings: GatewaySettings, secrets: Iterable[str]) -> None:
         """Use these settings from now on, and in the node that is started after a crash of this one.
 
         Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from yibu.errors import NotReadyError, OverloadedError, YibuError
-from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.model import ScheduledModel
 from yibu.node.scheduler.types import Effects, Waiter
 
 _FAILED = 60.0
@@ -12,7 +12,7 @@ _DOWN = 10.0
 
 
 def deadline(
-    model: Model, waiter: Waiter, now: float, ready_wait: float, effects: Effects
+    model: ScheduledModel, waiter: Waiter, now: float, ready_wait: float, effects: Effects
 ) -> float:
     """When a request without a ready replica is given up.
 
@@ -56,12 +56,12 @@ def deadline(
     return now + ready_wait
 
 
-def retry_after(model: Model, now: float) -> float:
+def retry_after(model: ScheduledModel, now: float) -> float:
     """Seconds until a new request is likely answered at once."""
     return max(model.rate.seconds(len(model.queue) + 1, now), 1.0)
 
 
-def again(model: Model, now: float) -> float:
+def again(model: ScheduledModel, now: float) -> float:
     """Seconds until a client may ask again for a model of which nothing runs: a request then is not refused
     at once where it is loaded on demand."""
     current = model.current
@@ -71,14 +71,14 @@ def again(model: Model, now: float) -> float:
     return _FAILED if failed or current.stage == "failed" else _DOWN
 
 
-def patient(model: Model) -> bool:
+def patient(model: ScheduledModel) -> bool:
     """Whether waiting requests wait for a start, which has its own timeout."""
     return model.current.config.on_demand and any(
         replica.state in ("placed", "starting") for replica in model.current.replicas.values()
     )
 
 
-def waited(model: Model, waiter: Waiter, now: float, effects: Effects) -> YibuError:
+def waited(model: ScheduledModel, waiter: Waiter, now: float, effects: Effects) -> YibuError:
     """The error of a request that has waited too long."""
     if not model.ready:
         return effects.not_ready(model.name, 5.0)

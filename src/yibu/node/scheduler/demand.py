@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 
-from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.model import ScheduledModel
 from yibu.node.scheduler.types import Desired, Replica
 
 _UNBOUNDED_SLOTS = 8
 """Concurrent requests assumed of a replica whose engine does not say."""
 
 
-def target(model: Model, desired: Desired) -> int:
+def target(model: ScheduledModel, desired: Desired) -> int:
     """The desired number of replicas of a generation."""
     living = len(desired.living())
     if any(replica.yielding for replica in desired.living()):
@@ -48,13 +48,13 @@ def up(desired: Desired) -> bool:
     return enough and all(replica.state == "ready" for replica in replicas)
 
 
-def overslept(model: Model, now: float) -> list[Replica]:
+def overslept(model: ScheduledModel, now: float) -> list[Replica]:
     """Replicas that have slept long enough to be unloaded."""
     current = model.current
     return [r for r in current.asleep() if now - r.slept_at >= current.config.asleep]
 
 
-def review(model: Model, now: float, scale_down: float) -> None:
+def review(model: ScheduledModel, now: float, scale_down: float) -> None:
     """Unload idle models and autoscale; called on every tick. ``scale_down`` is seconds of lower load
     before a replica is stopped."""
     current = model.current
@@ -68,7 +68,7 @@ def review(model: Model, now: float, scale_down: float) -> None:
         _follow(model, now, scale_down)
 
 
-def _unused(model: Model, now: float) -> bool:
+def _unused(model: ScheduledModel, now: float) -> bool:
     current = model.current
     if len(model.queue) or model.in_flight:
         return False
@@ -81,7 +81,7 @@ def _unused(model: Model, now: float) -> bool:
     return now - used >= current.config.idle
 
 
-def _follow(model: Model, now: float, scale_down: float) -> None:
+def _follow(model: ScheduledModel, now: float, scale_down: float) -> None:
     """Scale up at once, and down after a time of lower load: a replica that still answers gets no new
     requests and stops when idle."""
     current, auto = model.current, model.current.config.autoscale

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from yibu.config import ModelConfig
 from yibu.errors import YibuError
 from yibu.node.scheduler import demand
-from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.model import ScheduledModel
 from yibu.node.scheduler.placing import Placing
 from yibu.node.scheduler.types import Desired, Effects, Generation, Replica
 
@@ -18,7 +18,7 @@ class Generations:
     def __init__(
         self,
         effects: Effects,
-        models: dict[str, Model],
+        models: dict[str, ScheduledModel],
         replicas: dict[str, Replica],
         placing: Placing,
         name: Callable[[Generation, int], str],
@@ -84,7 +84,7 @@ class Generations:
             desired.replicas[number] = self._replicas[replica.id] = replica
             self._placing.changed()
 
-    def adjust(self, model: Model, config: ModelConfig) -> Desired:
+    def adjust(self, model: ScheduledModel, config: ModelConfig) -> Desired:
         """Give the latest generation a configuration that its engines need not know of."""
         desired = model.generations()[-1]
         before, desired.config = desired.config, config
@@ -97,7 +97,7 @@ class Generations:
         self._placing.changed()
         return desired
 
-    def switch(self, model: Model) -> None:
+    def switch(self, model: ScheduledModel) -> None:
         """Let the next generation take over if it can serve."""
         following = model.next
         if following is None:
@@ -108,12 +108,12 @@ class Generations:
             self.retire(model.current)
             model.current, model.next = following, None
 
-    def give_up(self, model: Model, desired: Desired, error: YibuError) -> None:
+    def give_up(self, model: ScheduledModel, desired: Desired, error: YibuError) -> None:
         """Drop a generation that failed to take over."""
         self._failed[desired.key] = error
         self.withdraw(model)
 
-    def withdraw(self, model: Model) -> None:
+    def withdraw(self, model: ScheduledModel) -> None:
         """No other generation is to take over."""
         if model.next is not None:
             self.retire(model.next)
@@ -123,7 +123,9 @@ class Generations:
         """Remove the model."""
         self._failed = {key: error for key, error in self._failed.items() if key[0] != name}
 
-    def give_back(self, model: Model, desired: Desired, surplus: Iterable[Replica]) -> None:
+    def give_back(
+        self, model: ScheduledModel, desired: Desired, surplus: Iterable[Replica]
+    ) -> None:
         """Stop replicas that are too many, and those that yield; let those sleep that can, where the
         model may be asked for again. Each answers first what it has."""
         for replica in desired.replicas.values():
@@ -140,7 +142,7 @@ class Generations:
             if replica.yielding and not replica.in_flight:
                 self._let_go(model, desired, replica)
 
-    def _let_go(self, model: Model, desired: Desired, replica: Replica) -> None:
+    def _let_go(self, model: ScheduledModel, desired: Desired, replica: Replica) -> None:
         if replica.resting or replica.state in ("suspending", "stopping"):
             return
         back = desired is model.current and model.next is None and desired.config.on_demand

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from yibu.node.scheduler.queue import FairQueue
+from yibu.node.scheduler.queue import RequestQueue
 from yibu.node.scheduler.types import Desired, Replica
 
 _SAMPLES = 64
@@ -39,14 +39,14 @@ class Rate:
         return max(now - self._since, 1e-6) / len(self._ends)
 
 
-class Model:
+class ScheduledModel:
     """``current`` serves; ``next`` takes its place as soon as it is ready."""
 
     def __init__(self, current: Desired) -> None:
         self.name = current.name
         self.current = current
         self.next: Desired | None = None
-        self.queue = FairQueue()
+        self.queue = RequestQueue()
         self.rate = Rate()
         self.ready: list[Replica] = []
         """Replicas of ``current`` that get requests."""

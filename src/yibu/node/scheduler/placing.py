@@ -13,7 +13,7 @@ from yibu.node.scheduler.memory import (
     reserve_asleep,
     reserve_awake,
 )
-from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.model import ScheduledModel
 from yibu.node.scheduler.types import Desired, Effects, Generation, Holding, Place, Reading, Replica
 from yibu.planner.ledger import Coming, Reservation
 
@@ -29,7 +29,7 @@ class Placing:
         self,
         effects: Effects,
         place: Place,
-        models: Mapping[str, Model],
+        models: Mapping[str, ScheduledModel],
         replicas: Mapping[str, Replica],
         min_up: float,
     ) -> None:

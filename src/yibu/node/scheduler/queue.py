@@ -12,7 +12,7 @@ _BATCH_EVERY = 8
 """While both wait, one in this many requests is a batch one, so that batch does not starve."""
 
 
-class FairQueue:
+class RequestQueue:
     """The next request is of the account with the fewest in flight; of several, the one that was
     served longest ago. Requests of one account keep their order."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from yibu.errors import NotReadyError, UnknownModelError, YibuError
 from yibu.node.scheduler import admission
-from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.model import ScheduledModel
 from yibu.node.scheduler.routing import choose
 from yibu.node.scheduler.types import Effects, Replica, Waiter
 
@@ -14,12 +14,14 @@ from yibu.node.scheduler.types import Effects, Replica, Waiter
 class Requests:
     """The requests of all models."""
 
-    def __init__(self, effects: Effects, models: Mapping[str, Model], ready_wait: float) -> None:
+    def __init__(
+        self, effects: Effects, models: Mapping[str, ScheduledModel], ready_wait: float
+    ) -> None:
         self._effects = effects
         self._models = models
         self._ready_wait = ready_wait
         self._closed = False
-        self._in_flight: dict[Waiter, tuple[Model, Replica]] = {}
+        self._in_flight: dict[Waiter, tuple[ScheduledModel, Replica]] = {}
         """Where requests count. A name may be another's by the time that one ends: of a model that was put
         up again, of a replica that was started again."""
 
@@ -65,7 +67,7 @@ class Requests:
             self.dispatch(model, now)
         return replica
 
-    def dispatch(self, model: Model, now: float) -> None:
+    def dispatch(self, model: ScheduledModel, now: float) -> None:
         """Grant replicas with room to waiting requests."""
         while len(model.queue) and any(replica.has_room() for replica in model.ready):
             waiter = model.queue.pop(lambda w: not w.exclude or choose(model.ready, w) is not None)
@@ -76,7 +78,7 @@ class Requests:
             if self._effects.grant(waiter, replica.id):
                 self._give(model, replica, waiter, now)
 
-    def expire(self, model: Model, now: float) -> None:
+    def expire(self, model: ScheduledModel, now: float) -> None:
         """Refuse requests that have waited too long."""
         late = [waiter for waiter in model.queue if waiter.deadline <= now]
         if late and not admission.patient(model):
@@ -85,12 +87,12 @@ class Requests:
                 error = admission.waited(model, waiter, now, self._effects)
                 self._effects.refuse(waiter, error)
 
-    def refuse_all(self, model: Model, now: float) -> None:
+    def refuse_all(self, model: ScheduledModel, now: float) -> None:
         """Refuse all waiting requests of a model, with its current state as the reason."""
         wait = admission.again(model, now)
         self._refuse_all(model, lambda: self._effects.not_ready(model.name, wait))
 
-    def _refuse_all(self, model: Model, error: Callable[[], YibuError]) -> None:
+    def _refuse_all(self, model: ScheduledModel, error: Callable[[], YibuError]) -> None:
         for waiter in list(model.queue):
             model.queue.remove(waiter)
             self._effects.refuse(waiter, error())
@@ -109,7 +111,7 @@ class Requests:
         self._give(model, replica, waiter, now)
         return True
 
-    def _give(self, model: Model, replica: Replica, waiter: Waiter, now: float) -> None:
+    def _give(self, model: ScheduledModel, replica: Replica, waiter: Waiter, now: float) -> None:
         if not model.queue.granted_any:
             model.rate.begun(now)
         model.turn += 1

@@ -13,7 +13,7 @@ from yibu.config import ModelConfig
 from yibu.errors import EngineStartError, YibuError
 from yibu.node.scheduler import admission, demand
 from yibu.node.scheduler.generations import Generations
-from yibu.node.scheduler.model import Model
+from yibu.node.scheduler.model import ScheduledModel
 from yibu.node.scheduler.placing import Placing
 from yibu.node.scheduler.requests import Requests, gone
 from yibu.node.scheduler.starts import Start, Starts
@@ -55,7 +55,7 @@ class Scheduler:
         another, where its start took as long. ``foresight``: seconds that placing waits for what
         other models that come up will need."""
         self._effects = effects
-        self._models: dict[str, Model] = {}
+        self._models: dict[str, ScheduledModel] = {}
         self._replicas: dict[str, Replica] = {}
         self._starts = Starts()
         self._settling = self._again = False
@@ -71,15 +71,13 @@ class Scheduler:
     def desire(
         self, config: ModelConfig, now: float, *, start: bool | None = None, generation: int = 0
     ) -> Generation:
-        """Serve this configuration of a model from now on; ``start`` says whether it is loaded, else
-        how it is kept does. ``generation`` is the number that it had in an earlier node.
-
-        The generation that serves is replaced when the new one is ready; see :meth:`outcome`.
+        """Serve this configuration from now on; ``start``: load it, or not; None: as it is kept.
+        ``generation`` is the number that it had in an earlier node. The generation that serves is replaced when the new one is ready; see :meth:`outcome`.
         """
         desired = self._generations.make(config, now, generation, start=start)
         model = self._models.get(config.name)
         if model is None:
-            self._models[config.name] = Model(desired)
+            self._models[config.name] = ScheduledModel(desired)
         elif model.usable:
             self._generations.withdraw(model)
             model.next = desired
@@ -115,7 +113,7 @@ class Scheduler:
             desired.replicas[replica.number] = self._replicas[replica.id] = replica
         if config.autoscale is not None:  # there was a load that needed them all
             desired.scale = max(0, len(desired.living()) - config.fewest)
-        self._models[config.name] = Model(desired)
+        self._models[config.name] = ScheduledModel(desired)
         self._settle(now)
 
     def start(self, name: str, now: float) -> None:
@@ -331,7 +329,7 @@ class Scheduler:
         finally:
             self._settling = False
 
-    def _settle_model(self, model: Model, now: float) -> None:
+    def _settle_model(self, model: ScheduledModel, now: float) -> None:
         self._generations.switch(model)
         for desired in model.generations():
             target = demand.target(model, desired)
@@ -386,7 +384,7 @@ class Scheduler:
         """The number of the model's next generation."""
         return self._generations.next_number(name)
 
-    def model(self, name: str) -> Model | None:
+    def model(self, name: str) -> ScheduledModel | None:
         return self._models.get(name)
 
     def waiting(self) -> list[Waiter]:

@@ -27,14 +27,14 @@ from yibu.node.scheduler.starts import Start
 from yibu.node.supervisor.failures import Failed, Failures
 from yibu.node.supervisor.orders import Orders
 from yibu.node.supervisor.sleeper import Asleep, Sleeper, SleepError
-from yibu.node.supervisor.watch import Watch
+from yibu.node.supervisor.watch import EngineWatch
 from yibu.redaction import register, register_environment
 from yibu.routing import ReplicaStatus, State
 
 _log = logging.getLogger(__name__)
 
 
-class Replica:
+class ReplicaSupervisor:
     """Owned by the fleet, which runs :meth:`run` as a task of its own."""
 
     def __init__(
@@ -42,7 +42,7 @@ class Replica:
         replica_id: str,
         spec: LaunchSpec,
         host: Host,
-        on_change: Callable[[Replica], None],
+        on_change: Callable[[ReplicaSupervisor], None],
         *,
         restarts: int = 0,
         key: str | None = None,
@@ -76,7 +76,7 @@ class Replica:
         self._host = host
         self._on_change = on_change
         self._patience = host.timings.drain
-        self._watch: Watch | None = None
+        self._watch: EngineWatch | None = None
         self._start_seconds: float | None = None
         self._due: float | None = None
         self._orders = Orders()
@@ -289,7 +289,7 @@ class Replica:
     async def _work(self, running: Running) -> EngineStartError | None:
         """Be ready until the engine ends or hangs (the error) or there is an order."""
         self.endpoint = running.endpoint
-        self._watch = Watch(self._host, self.spec, self.id, running, self._heard)
+        self._watch = EngineWatch(self._host, self.spec, self.id, running, self._heard)
         self._change("ready", None)
         try:
             return await self._orders.interrupt(self._watch.trouble(lambda: len(self.requests)))

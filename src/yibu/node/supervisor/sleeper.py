@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yibu.engines.base import Endpoint
-from yibu.engines.sleep import Call, SleepPlan
+from yibu.engines.sleep import SleepCall, SleepPlan
 from yibu.messages import tr
 from yibu.node.launch.process import EngineProcess
 from yibu.node.supervisor.orders import Orders
@@ -104,12 +104,12 @@ async def _say(endpoint: Endpoint, plan: SleepPlan) -> str:
         ) from error
 
 
-async def _calls(endpoint: Endpoint, plan: SleepPlan, calls: Sequence[Call]) -> None:
+async def _calls(endpoint: Endpoint, plan: SleepPlan, calls: Sequence[SleepCall]) -> None:
     for call in calls:
         await _call(endpoint, plan, call)
 
 
-async def _call(endpoint: Endpoint, plan: SleepPlan, call: Call) -> bytes:
+async def _call(endpoint: Endpoint, plan: SleepPlan, call: SleepCall) -> bytes:
     body = b"" if call.body is None else json.dumps(dict(call.body)).encode()
     kind = [(b"content-type", b"application/json")] if body else []
     how: dict[str, Any] = {"seconds": plan.timeout, "limit": _LIMIT, "headers": kind, "body": body}

@@ -25,7 +25,7 @@ _RETRY = 1.0
 """Seconds to the next health check after a failed one."""
 
 
-class Watch:
+class EngineWatch:
     """The effects around :class:`Liveness`, for one life of one engine."""
 
     def __init__(

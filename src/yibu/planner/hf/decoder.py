@@ -5,7 +5,7 @@ from __future__ import annotations
 from yibu.messages import tr
 from yibu.planner.cache import CacheGroup, merged
 from yibu.planner.hf import feed_forward, layers, mixers
-from yibu.planner.hf.families import Family
+from yibu.planner.hf.families import DecoderFamily
 from yibu.planner.hf.settings import (
     CannotTellError,
     Settings,
@@ -17,7 +17,7 @@ from yibu.planner.hf.settings import (
 from yibu.planner.hf.weights import Described, Weights
 
 
-def describe(settings: Settings, family: Family, *, head: bool) -> Described:
+def describe(settings: Settings, family: DecoderFamily, *, head: bool) -> Described:
     """Weights and cache of a decoder.
 
     Args:
@@ -49,7 +49,7 @@ def describe(settings: Settings, family: Family, *, head: bool) -> Described:
     return Described(total, () if family.encoder else merged(keeps))
 
 
-def _mixer(family: Family, kind: str) -> mixers.MixerRule:
+def _mixer(family: DecoderFamily, kind: str) -> mixers.MixerRule:
     rule = family.mixers.get(kind) or mixers.USUAL.get(kind)
     if rule is None:
         raise CannotTellError(tr("its layer type {kind!r} is not known", kind=kind))

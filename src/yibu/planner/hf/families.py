@@ -20,7 +20,7 @@ TRANSFORMERS = "transformers"
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class DecoderFamily:
     """How a decoder's layers are made."""
 
     source: str = TRANSFORMERS
@@ -41,19 +41,19 @@ class Family:
     """Whether it reads a text at once and keeps no cache."""
 
 
-def _same(family: Family, names: str) -> dict[str, Family]:
+def _same(family: DecoderFamily, names: str) -> dict[str, DecoderFamily]:
     return dict.fromkeys(names.split(), family)
 
 
-PLAIN = Family()
-_BIASED = Family(sets={"qkv_bias": True})
-_NORMED = Family(sets={"qk_norm": True})
-_UNGATED = Family(sets={"gated": False})
-_OLD_GPT = Family(sets={"gated": False, "attention_bias": True, "mlp_bias": True})
-_LATENT = Family(mixers={"full_attention": mixers.latent})
+PLAIN = DecoderFamily()
+_BIASED = DecoderFamily(sets={"qkv_bias": True})
+_NORMED = DecoderFamily(sets={"qk_norm": True})
+_UNGATED = DecoderFamily(sets={"gated": False})
+_OLD_GPT = DecoderFamily(sets={"gated": False, "attention_bias": True, "mlp_bias": True})
+_LATENT = DecoderFamily(mixers={"full_attention": mixers.latent})
 _REMOTE = "code beside the weights, "
 
-_DENSE: Mapping[str, Family] = {
+_DENSE: Mapping[str, DecoderFamily] = {
     **_same(
         PLAIN,
         "llama mistral ministral ministral3 mixtral gemma phi3 phimoe olmo glm granite granitemoe"
@@ -73,39 +73,41 @@ _DENSE: Mapping[str, Family] = {
     ),
     **_same(_UNGATED, "arcee nemotron nanochat jais2 apertus1p5_text cosmos3_edge_text"),
     **_same(replace(PLAIN, norms=4), "gemma2 glm4 glm4v_text glm_ocr_text vaultgemma"),
-    **_same(Family(pattern=special.first_of_four), "cwm granite_swa granitemoe_swa"),
-    "laguna": Family(
+    **_same(DecoderFamily(pattern=special.first_of_four), "cwm granite_swa granitemoe_swa"),
+    "laguna": DecoderFamily(
         pattern=special.full_unless_listed, layer=special.laguna_layer, sets={"qk_norm": True}
     ),
-    "mellum": Family(pattern=special.full_unless_listed),
+    "mellum": DecoderFamily(pattern=special.full_unless_listed),
     "gemma3_text": replace(_NORMED, norms=4),
     "cohere": replace(PLAIN, norms=1),
-    "apertus": Family(sets={"gated": False, "qk_norm": True}),
-    "gpt_oss": Family(sets={"expert_biases": True}),
-    "llama4_text": Family(
+    "apertus": DecoderFamily(sets={"gated": False, "qk_norm": True}),
+    "gpt_oss": DecoderFamily(sets={"expert_biases": True}),
+    "llama4_text": DecoderFamily(
         pattern=layers.llama4,
         sets={"shared_experts_as": 1},
         layer=special.llama4_layer,
     ),
-    "ernie4_5_vl_moe_text": Family(layer=special.ernie_vl_layer),
-    "mllama_text_model": Family(
+    "ernie4_5_vl_moe_text": DecoderFamily(layer=special.ernie_vl_layer),
+    "mllama_text_model": DecoderFamily(
         layer=special.mllama_layer, mixers={"cross_attention": special.cross}
     ),
-    "gemma3n_text": Family(layer=special.gemma3n_layer, beside=special.gemma3n_extra, norms=4),
-    "gemma4_text": Family(layer=special.gemma4_layer, beside=special.gemma4_extra, norms=4),
-    "mimo_v2_flash": Family(layer=special.mimo_layer),
-    "step3p5": Family(pattern=special.full_unless_listed, layer=special.step3p5_layer),
-    "minimax_m3_vl_text": Family(
+    "gemma3n_text": DecoderFamily(
+        layer=special.gemma3n_layer, beside=special.gemma3n_extra, norms=4
+    ),
+    "gemma4_text": DecoderFamily(layer=special.gemma4_layer, beside=special.gemma4_extra, norms=4),
+    "mimo_v2_flash": DecoderFamily(layer=special.mimo_layer),
+    "step3p5": DecoderFamily(pattern=special.full_unless_listed, layer=special.step3p5_layer),
+    "minimax_m3_vl_text": DecoderFamily(
         pattern=special.minimax_m3_pattern,
         mixers={"minimax_m3_sparse": mixers.indexed},
         sets={"qk_norm": True},
     ),
-    "step3_text": Family(
+    "step3_text": DecoderFamily(
         source=_REMOTE + "stepfun-ai/step3", mixers={"full_attention": special.step3}
     ),
 }
 
-_GPT: Mapping[str, Family] = {
+_GPT: Mapping[str, DecoderFamily] = {
     **_same(
         _OLD_GPT,
         "gpt_neox gptj codegen bloom falcon mpt phi persimmon gpt_neox_japanese xglm starcoder2",
@@ -116,13 +118,13 @@ _GPT: Mapping[str, Family] = {
     ),
 }
 
-_LATENT_ATTENTION: Mapping[str, Family] = {
+_LATENT_ATTENTION: Mapping[str, DecoderFamily] = {
     **_same(
         _LATENT,
         "deepseek_v2 deepseek_v3 glm4_moe_lite minicpm3 youtu kimi_k2 mistral4 axk1 sarvam_mla",
     ),
     **_same(
-        Family(
+        DecoderFamily(
             mixers=dict.fromkeys(
                 ("full_attention", "indexed_attention", "deepseek_sparse_attention"), mixers.latent
             ),
@@ -130,75 +132,75 @@ _LATENT_ATTENTION: Mapping[str, Family] = {
         ),
         "deepseek_v32 glm_moe_dsa mistral_large4_text axk2 hy_v4 hy_v4_vl_text",
     ),
-    "longcat_flash": Family(
+    "longcat_flash": DecoderFamily(
         mixers={"full_attention": mixers.double_latent}, layer=special.longcat_layer, norms=4
     ),
-    "deepseek_v4": Family(
+    "deepseek_v4": DecoderFamily(
         pattern=special.deepseek_v4_pattern,
         mixers=dict.fromkeys(special.DEEPSEEK_V4_TYPES, mixers.compressed),
         layer=special.deepseek_v4_layer,
     ),
 }
 
-_LINEAR: Mapping[str, Family] = {
+_LINEAR: Mapping[str, DecoderFamily] = {
     **_same(
-        Family(mixers={"linear_attention": mixers.gated_delta}, sets={"attn_output_gate": True}),
+        DecoderFamily(mixers={"linear_attention": mixers.gated_delta}, sets={"attn_output_gate": True}),
         "qwen3_next qwen3_5_text qwen3_5_moe_text",
     ),
-    "kimi_linear": Family(
+    "kimi_linear": DecoderFamily(
         mixers={"full_attention": mixers.latent, "linear_attention": mixers.kimi_delta}
     ),
-    "minimax": Family(
+    "minimax": DecoderFamily(
         mixers={"linear_attention": mixers.lightning}, pattern=hybrids.minimax_pattern
     ),
     **_same(
-        Family(mixers={"conv": mixers.short_convolution}, layer=hybrids.lfm2_layer), "lfm2 lfm2_moe lfm3"
+        DecoderFamily(mixers={"conv": mixers.short_convolution}, layer=hybrids.lfm2_layer), "lfm2 lfm2_moe lfm3"
     ),
-    "olmo_hybrid": Family(mixers={"linear_attention": mixers.gated_delta}, layer=hybrids.olmo_hybrid_layer),
-    "bailing_hybrid": Family(
+    "olmo_hybrid": DecoderFamily(mixers={"linear_attention": mixers.gated_delta}, layer=hybrids.olmo_hybrid_layer),
+    "bailing_hybrid": DecoderFamily(
         mixers={"full_attention": mixers.latent, "linear_attention": hybrids.bailing_delta}
     ),
-    "jamba": Family(mixers={"mamba": mixers.mamba}),
-    "bamba": Family(mixers={"mamba": mixers.mamba2}, pattern=hybrids.bamba_pattern),
-    "granitemoehybrid": Family(
+    "jamba": DecoderFamily(mixers={"mamba": mixers.mamba}),
+    "bamba": DecoderFamily(mixers={"mamba": mixers.mamba2}, pattern=hybrids.bamba_pattern),
+    "granitemoehybrid": DecoderFamily(
         mixers={"mamba": mixers.mamba2, "linear_attention": mixers.mamba2},
         pattern=hybrids.granite_hybrid_pattern,
         layer=hybrids.granite_hybrid_layer,
     ),
-    "zamba2": Family(
+    "zamba2": DecoderFamily(
         pattern=hybrids.zamba_pattern, mixers=hybrids.zamba_mixers(mixers.mamba2, adapters=True),
         norms=1, layer=special.without_feed_forward, beside=hybrids.zamba_extra,
     ),
-    "zamba": Family(
+    "zamba": DecoderFamily(
         pattern=hybrids.zamba1_pattern, mixers=hybrids.zamba_mixers(mixers.mamba, adapters=False),
         norms=1, layer=special.without_feed_forward, beside=hybrids.zamba_extra,
     ),
-    "xlstm": Family(
+    "xlstm": DecoderFamily(
         pattern=special.every("xlstm"), mixers={"xlstm": hybrids.xlstm}, layer=hybrids.xlstm_layer
     ),
-    "mamba": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
+    "mamba": DecoderFamily(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
                     layer=hybrids.mamba_layer),
-    "falcon_mamba": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
+    "falcon_mamba": DecoderFamily(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba}, norms=1,
                            layer=hybrids.mamba_layer),
-    "mamba2": Family(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba2}, norms=1,
+    "mamba2": DecoderFamily(pattern=special.every("mamba"), mixers={"mamba": mixers.mamba2}, norms=1,
                      layer=special.without_feed_forward),
-    "falcon_h1": Family(
+    "falcon_h1": DecoderFamily(
         pattern=special.every("hybrid"), mixers={"hybrid": mixers.mamba_and_attention}
     ),
-    "nemotron_h": Family(
+    "nemotron_h": DecoderFamily(
         pattern=hybrids.nemotron_h_pattern,
         mixers={"mamba": mixers.mamba2, "mamba2": mixers.mamba2, "moe": mixers.nothing, "mlp": mixers.nothing},
         layer=hybrids.nemotron_h_layer,
         sets={"gated": False},
         norms=1,
     ),
-    "rwkv": Family(
+    "rwkv": DecoderFamily(
         pattern=special.every("rwkv"),
         mixers={"rwkv": hybrids.rwkv},
         sets={"gated": False},
         norms=4,
     ),
-    "recurrent_gemma": Family(
+    "recurrent_gemma": DecoderFamily(
         mixers={"recurrent": mixers.recurrent, "attention": mixers.windowed},
         layer=hybrids.recurrent_gemma_layer,
     ),
@@ -207,14 +209,14 @@ _LINEAR: Mapping[str, Family] = {
 _UNTIED = {"tie_word_embeddings": False}
 
 
-def _remote(repository: str, **more: Any) -> Family:
-    return Family(source=_REMOTE + repository, leaves_out=_UNTIED, **more)
+def _remote(repository: str, **more: Any) -> DecoderFamily:
+    return DecoderFamily(source=_REMOTE + repository, leaves_out=_UNTIED, **more)
 
 
 _LIGHTNING = {"linear_attention": mixers.lightning}
-_BESIDE_WEIGHTS: Mapping[str, Family] = {
+_BESIDE_WEIGHTS: Mapping[str, DecoderFamily] = {
     "chatglm": _remote("THUDM/glm-4-9b", layer=special.chatglm_layer),
-    "phi3small": Family(
+    "phi3small": DecoderFamily(
         source=_REMOTE + "microsoft/Phi-3-small-8k-instruct", sets={"qkv_bias": True}
     ),
     "telechat": _remote("Tele-AI/TeleChat2-7B"),
@@ -227,7 +229,7 @@ _BESIDE_WEIGHTS: Mapping[str, Family] = {
     "Yi": _remote("01-ai/Yi-34B"),
     "stablelm_epoch": _remote("stabilityai/stablelm-3b-4e1t"),
     "solar": _remote("upstage/solar-pro-preview-instruct"),
-    "minicpm": Family(source=_REMOTE + "openbmb/MiniCPM-2B-sft-bf16"),
+    "minicpm": DecoderFamily(source=_REMOTE + "openbmb/MiniCPM-2B-sft-bf16"),
     "minicpmv": _remote("openbmb/MiniCPM-V-2_6"),
     "minicpmo": _remote("openbmb/MiniCPM-o-2_6"),
     "PanguEmbedded": _remote("FreedomIntelligence/openPangu-Embedded-7B"),
@@ -240,25 +242,25 @@ _BESIDE_WEIGHTS: Mapping[str, Family] = {
     "mimo": _remote("XiaomiMiMo/MiMo-7B-RL"),
     "bailing_moe_linear": _remote("inclusionAI/Ring-mini-linear-2.0", mixers=_LIGHTNING),
     "hunyuan": _remote("tencent/Tencent-Hunyuan-Large", layer=special.hunyuan_layer),
-    "grok-1": Family(source=_REMOTE + "hpcai-tech/grok-1"),
-    "ernie4_5_moe_vl": Family(
+    "grok-1": DecoderFamily(source=_REMOTE + "hpcai-tech/grok-1"),
+    "ernie4_5_moe_vl": DecoderFamily(
         source=_REMOTE + "baidu/ERNIE-4.5-VL-28B-A3B-PT", layer=special.ernie_vl_layer
     ),
     "qwen": _remote("Qwen/Qwen-7B", layer=special.qwen1_layer),
     "nemotron-nas": _remote("nvidia/Llama-3_1-Nemotron-51B-Instruct", layer=special.nas_layer),
     "deci": _remote("Deci/DeciLM-7B", layer=special.deci_layer),
-    "openelm": Family(source=_REMOTE + "apple/OpenELM-3B", layer=special.openelm_layer),
+    "openelm": DecoderFamily(source=_REMOTE + "apple/OpenELM-3B", layer=special.openelm_layer),
     "minimax_text_01": _remote("MiniMaxAI/MiniMax-Text-01", mixers=_LIGHTNING),
     "minimax_m1": _remote("MiniMaxAI/MiniMax-M1-80k", mixers=_LIGHTNING),
     "phi3_v": _remote("microsoft/Phi-3.5-vision-instruct", beside=special.phi3_vision),
-    "phi4mm": Family(
+    "phi4mm": DecoderFamily(
         source=_REMOTE + "microsoft/Phi-4-multimodal-instruct", beside=special.phi4_multimodal
     ),
     "qwen3_omni_moe_talker_text": _NORMED,
 }
 
 _BERT = replace(_OLD_GPT, beside=special.bert_tables, encoder=True)
-_ENCODERS: Mapping[str, Family] = {
+_ENCODERS: Mapping[str, DecoderFamily] = {
     **_same(
         _BERT,
         "bert roberta xlm-roberta camembert mpnet ernie data2vec-text roberta-prelayernorm splinter"
@@ -266,8 +268,8 @@ _ENCODERS: Mapping[str, Family] = {
         " electra roformer ibert",
     ),
     **_same(replace(PLAIN, encoder=True), "modernbert gte eurobert"),
-    "nomic_bert": Family(layer=special.nomic_layer, encoder=True),
-    "new": Family(source=_REMOTE + "Alibaba-NLP/gte-base-en-v1.5", encoder=True),
+    "nomic_bert": DecoderFamily(layer=special.nomic_layer, encoder=True),
+    "new": DecoderFamily(source=_REMOTE + "Alibaba-NLP/gte-base-en-v1.5", encoder=True),
 }
 
 _PATTERNS: Mapping[str, Mapping[str, Any]] = {
@@ -286,7 +288,7 @@ _PATTERNS: Mapping[str, Mapping[str, Any]] = {
 _NEEDS_A_LIST = frozenset({"flint", "lfm3", "kimi_linear", "mimo_v2_flash"})
 """Types whose layers follow no rule that config.json could leave out."""
 
-_KNOWN: Mapping[str, Family] = {
+_KNOWN: Mapping[str, DecoderFamily] = {
     **_ENCODERS,
     **_DENSE,
     **_GPT,
@@ -295,7 +297,7 @@ _KNOWN: Mapping[str, Family] = {
     **_BESIDE_WEIGHTS,
 }
 
-FAMILIES: Mapping[str, Family] = {
+FAMILIES: Mapping[str, DecoderFamily] = {
     name: replace(
         family,
         leaves_out={**_PATTERNS.get(name, {}), **family.leaves_out},

@@ -12,7 +12,7 @@ from typing import Any
 from yibu.speech.answers.languages import name_of
 from yibu.speech.answers.subtitles import cues, srt, vtt
 from yibu.speech.audio.tracks import Heard
-from yibu.speech.types import Options, Recognized
+from yibu.speech.types import RecognitionOptions, Recognized
 
 CONTENT_TYPES = {
     "text": "text/plain; charset=utf-8",
@@ -32,7 +32,7 @@ class Transcript:
 
     segments: Sequence[Recognized]
     heard: Heard
-    options: Options
+    options: RecognitionOptions
 
     @property
     def spoken(self) -> list[Recognized]:

@@ -18,12 +18,12 @@ import numpy as np
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
 from yibu.speech.audio.faults import bad_audio
-from yibu.speech.audio.headers import Source, View, examine
-from yibu.speech.audio.mixing import OPPOSITE, Mixer, check_shape
+from yibu.speech.audio.headers import AudioSource, FileView, examine
+from yibu.speech.audio.mixing import OPPOSITE, FrameMixer, check_shape
 from yibu.speech.audio.timeline import KEPT, RESTARTING, begin_of_others, spaced
 from yibu.speech.audio.tracks import choose, described
 from yibu.speech.audio.wholeness import breaks_off, next_link
-from yibu.speech.settings import Limits
+from yibu.speech.settings import EngineLimits
 from yibu.speech.stated import RawFormat, Stated
 from yibu.speech.types import SAMPLE_RATE, Samples
 
@@ -62,14 +62,14 @@ class Decoder:
             request contradicts it.
     """
 
-    def __init__(self, file: IO[bytes], limits: Limits, said: Stated | None = None) -> None:
+    def __init__(self, file: IO[bytes], limits: EngineLimits, said: Stated | None = None) -> None:
         self._limits = limits
         said = said or Stated()
         self._packets = self._bad_packets = self._bad_at_end = 0
         self._cpu_seconds = 0.0
         self._read_started = 0.0
         self._broke_off = False
-        self._mixer = Mixer()
+        self._mixer = FrameMixer()
         self.seconds = 0.0
         """Seconds decoded so far."""
         if file.seek(0, 2) == 0:
@@ -153,7 +153,7 @@ class Decoder:
             end = ((container.start_time or 0) + container.duration) / av.time_base
         return spaced(frames, begin_of_others(container, self._stream), end)
 
-    def _ends_early(self, source: Source) -> bool:
+    def _ends_early(self, source: AudioSource) -> bool:
         """Whether the file's structure goes on behind its end, or the samples of the track do."""
         if source.unstated:
             return False
@@ -255,7 +255,7 @@ class Decoder:
             )
 
 
-def _open(file: IO[bytes], source: Source, said: Stated) -> tuple[Any, bool]:
+def _open(file: IO[bytes], source: AudioSource, said: Stated) -> tuple[Any, bool]:
     """The container, and whether it holds headerless samples."""
     if source.damaged:
         raise bad_audio(
@@ -266,7 +266,7 @@ def _open(file: IO[bytes], source: Source, said: Stated) -> tuple[Any, bool]:
         if container is not None:
             container.close()
         check_shape(said.raw.rate, said.raw.channels)
-        return _raw_demuxer(View(file, 0, file.seek(0, 2)), said.raw), True
+        return _raw_demuxer(FileView(file, 0, file.seek(0, 2)), said.raw), True
     if container is None:
         if said.needs_rate and not source.signed:
             raise InvalidRequestError(
@@ -282,7 +282,7 @@ def _open(file: IO[bytes], source: Source, said: Stated) -> tuple[Any, bool]:
     ), False
 
 
-def _demuxer(file: View, name: str | None = None, **options: str) -> Any | None:
+def _demuxer(file: FileView, name: str | None = None, **options: str) -> Any | None:
     """The container that ffmpeg takes a file for, or None."""
     file.seek(0)
     try:
@@ -301,7 +301,7 @@ def _demuxer(file: View, name: str | None = None, **options: str) -> Any | None:
         return None
 
 
-def _raw_demuxer(file: View, raw: RawFormat) -> Any:
+def _raw_demuxer(file: FileView, raw: RawFormat) -> Any:
     container = _demuxer(
         file,
         raw.sample_format,
@@ -335,7 +335,7 @@ def _stated_seconds(container: Any, stream: Any) -> float | None:
     return None
 
 
-def _too_long(limits: Limits) -> InvalidRequestError:
+def _too_long(limits: EngineLimits) -> InvalidRequestError:
     return bad_audio(
         tr(
             "The audio is longer than {audio_seconds:.0f} s, the limit of this server",

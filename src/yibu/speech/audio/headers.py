@@ -54,10 +54,10 @@ Readable = IO[bytes] | io.RawIOBase
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class AudioSource:
     """An upload's audio file, without tags around it."""
 
-    file: View
+    file: FileView
     signed: bool
     """Whether it begins like a known kind of file, and so is no headerless audio."""
     damaged: bool = False
@@ -68,7 +68,7 @@ class Source:
     """Whether its length follows from the file's size, and not from its header."""
 
 
-class View(io.RawIOBase):
+class FileView(io.RawIOBase):
     """``head``, followed by the bytes from ``start`` to ``end`` of a file, as one file to read."""
 
     def __init__(self, file: Readable, start: int, end: int, head: bytes = b"") -> None:
@@ -77,15 +77,15 @@ class View(io.RawIOBase):
         self.size = len(head) + max(0, end - start)
         self._at = 0
 
-    def again(self) -> View:
+    def again(self) -> FileView:
         """The same bytes with an independent position."""
         end = self._start + self.size - len(self._head)
-        return View(self._file, self._start, end, self._head)
+        return FileView(self._file, self._start, end, self._head)
 
-    def part(self, start: int) -> View:
+    def part(self, start: int) -> FileView:
         """The bytes from ``start`` on, which lies after the head."""
         begin = self._start + start - len(self._head)
-        return View(self._file, begin, begin + self.size - start)
+        return FileView(self._file, begin, begin + self.size - start)
 
     def readable(self) -> bool:
         return True
@@ -112,13 +112,13 @@ class View(io.RawIOBase):
         return data
 
 
-def examine(upload: IO[bytes]) -> Source:
+def examine(upload: IO[bytes]) -> AudioSource:
     """Find the audio file within an upload."""
     size = upload.seek(0, io.SEEK_END)
     start = _behind_tags(upload, size)
     head = _at(upload, start, 64)
     end = _before_tags(upload, start, size)
-    file = View(upload, start, end)
+    file = FileView(upload, start, end)
     if head[:4] in {b"RIFF", b"RIFX", b"RF64", b"BW64"} and head[8:12] == b"WAVE":
         return _wav(file, end - start, head[:4])
     if head[:8] == b"riff\x2e\x91\xcf\x11" and head[24:40] == _W64_WAVE:
@@ -130,7 +130,7 @@ def examine(upload: IO[bytes]) -> Source:
     if head[:4] == b"caff":
         return _caf(file, end - start)
     signed = start > 0 or head.startswith(_SIGNATURES) or head[4:8] in _BOXES
-    return Source(file, signed=signed or _is_text(_at(upload, 0, 4096)))
+    return AudioSource(file, signed=signed or _is_text(_at(upload, 0, 4096)))
 
 
 def _at(file: Readable, position: int, size: int) -> bytes:
@@ -221,7 +221,7 @@ def _data_end(file: Readable, start: int, stated: int, size: int, order: Order) 
     return min(start + stated, size)
 
 
-def _wav(file: View, size: int, kind: bytes) -> Source:
+def _wav(file: FileView, size: int, kind: bytes) -> AudioSource:
     """RIFF, its big-endian RIFX, and RF64 and BW64 (EBU 3306), whose ds64 chunk has the sizes."""
     order: Order = "big" if kind == b"RIFX" else "little"
     found: dict[bytes, bytes] = {}
@@ -242,7 +242,7 @@ def _wav(file: View, size: int, kind: bytes) -> Source:
             found.setdefault(name, _at(file, at, min(stated, _MAX_HEADER)))
     fmt = found.get(b"fmt ", b"")
     if data is None or len(fmt) < 14:
-        return Source(file, signed=True, damaged=True)
+        return AudioSource(file, signed=True, damaged=True)
     start, stated = data
     if stated == 0xFFFFFFFF and b"ds64" in found:
         stated = int.from_bytes(found[b"ds64"][8:16], "little")
@@ -253,7 +253,7 @@ def _wav(file: View, size: int, kind: bytes) -> Source:
         # Of PCM the length counts, and not what a fact chunk says.
         is_pcm = int.from_bytes(fmt[:2], order) in _PCM_TAGS
         head = _riff(fmt, b"" if is_pcm else found.get(b"fact", b""), end - start)
-    return Source(View(file, start, end, head), signed=True, unstated=True)
+    return AudioSource(FileView(file, start, end, head), signed=True, unstated=True)
 
 
 def _big_endian(fmt: bytes, length: int) -> bytes:
@@ -289,7 +289,7 @@ def _riff(fmt: bytes, fact: bytes, length: int) -> bytes:
     return b"RIFF" + b"\xff" * 4 + b"WAVE" + body + b"data" + stated
 
 
-def _w64(file: View, size: int) -> Source:
+def _w64(file: FileView, size: int) -> AudioSource:
     """Sony Wave64: RIFF with GUIDs for names and sizes of 64 bits, which count their own head."""
     position, fmt = 40, b""
     for _ in range(_MAX_CHUNKS):
@@ -300,17 +300,17 @@ def _w64(file: View, size: int) -> Source:
         at = position + 24
         if head[:16] == _W64_DATA and fmt:
             end = size if stated <= 0 or at + stated > size else at + stated
-            view = View(file, at, end, _riff(fmt, b"", end - at))
-            return Source(view, signed=True, unstated=True)
+            view = FileView(file, at, end, _riff(fmt, b"", end - at))
+            return AudioSource(view, signed=True, unstated=True)
         if stated < 0 or at + stated > size:
             break
         if head[:16] == _W64_FORMAT:
             fmt = _at(file, at, min(stated, _MAX_HEADER))
         position = at + (stated + 7) // 8 * 8
-    return Source(file, signed=True, damaged=True)
+    return AudioSource(file, signed=True, damaged=True)
 
 
-def _aiff(file: View, size: int, kind: bytes) -> Source:
+def _aiff(file: FileView, size: int, kind: bytes) -> AudioSource:
     common = b""
     kept: list[bytes] = []
     sound: tuple[int, int] | None = None
@@ -331,7 +331,7 @@ def _aiff(file: View, size: int, kind: bytes) -> Source:
                 )
             kept.append(name + stated.to_bytes(4, "big") + content + bytes(stated % 2))
     if sound is None or len(common) < 18:
-        return Source(file, signed=True, damaged=True)
+        return AudioSource(file, signed=True, damaged=True)
     at, stated = sound
     end = _data_end(file, at + 8, max(0, stated - 8), size, "big")
     frames = int.from_bytes(common[2:6], "big")
@@ -340,34 +340,38 @@ def _aiff(file: View, size: int, kind: bytes) -> Source:
         end -= (end - at) % 2  # ffmpeg refuses an odd size without the byte behind it
     length = min(end - at, 0xFFFFFFFF).to_bytes(4, "big")
     head = b"FORM" + b"\xff" * 4 + kind + b"".join(kept) + b"SSND" + length
-    return Source(View(file, at, end + (end - at) % 2, head), signed=True, cut=cut, unstated=True)
+    return AudioSource(
+        FileView(file, at, end + (end - at) % 2, head), signed=True, cut=cut, unstated=True
+    )
 
 
-def _au(file: View, size: int, head: bytes) -> Source:
+def _au(file: FileView, size: int, head: bytes) -> AudioSource:
     """Sun's .au; 0xFFFFFFFF states that the size is not known."""
     start = int.from_bytes(head[4:8], "big")
     stated = int.from_bytes(head[8:12], "big")
     if not 24 <= start < min(size, _MAX_HEADER):
-        return Source(file, signed=True, damaged=True)
+        return AudioSource(file, signed=True, damaged=True)
     beyond = start + stated > size
     end = size if beyond or not stated else start + stated
     header = _at(file, 0, start)
     header = header[:8] + (end - start).to_bytes(8, "big")[-4:] + header[12:]
     cut = beyond and stated < _PLACEHOLDER
-    return Source(View(file, start, end, header), signed=True, cut=cut, unstated=True)
+    return AudioSource(FileView(file, start, end, header), signed=True, cut=cut, unstated=True)
 
 
-def _caf(file: View, size: int) -> Source:
+def _caf(file: FileView, size: int) -> AudioSource:
     """Apple's Core Audio Format; -1 states that the data goes on to the file's end."""
     for name, stated, at in _chunks(file, 8, "big", 8):
         if name == b"data":
             signed = stated - (1 << 64 if stated >> 63 else 0)
             beyond = signed > 0 and at + signed > size
             if signed > 4 and not beyond:
-                return Source(file, signed=True)
+                return AudioSource(file, signed=True)
             header = _at(file, 0, at - 8) + b"\xff" * 8
             cut = beyond and signed < _PLACEHOLDER
-            return Source(View(file, at, size, header), signed=True, cut=cut, unstated=True)
+            return AudioSource(
+                FileView(file, at, size, header), signed=True, cut=cut, unstated=True
+            )
         if at + stated > size or at > 16 * _MAX_HEADER:
             break
-    return Source(file, signed=True, damaged=True)
+    return AudioSource(file, signed=True, damaged=True)

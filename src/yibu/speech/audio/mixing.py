@@ -32,7 +32,7 @@ _AUDIBLE = 1e-9
 """Power below which nothing is compared (-90 dB)."""
 
 
-class Mixer:
+class FrameMixer:
     """Resamples frames of any formats. A resampler takes one format; a chained stream may change it."""
 
     def __init__(self, *, at_once: bool = False) -> None:

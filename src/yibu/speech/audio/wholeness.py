@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 
-from yibu.speech.audio.headers import View
+from yibu.speech.audio.headers import FileView
 
 _OGG_PAGE = 27 + 255 + 255 * 255
 """Bytes of the largest page (RFC 3533)."""
@@ -39,7 +39,7 @@ _ASF_HEADER = bytes.fromhex("3026b2758e66cf11")
 _AVI_UNKNOWN = 0x7F000000
 
 
-def breaks_off(file: View) -> bool:
+def breaks_off(file: FileView) -> bool:
     """Whether a file ends within what its structure says is there: an Ogg page, a box of MP4, an
     element of Matroska, the size that ASF and AVI state, a tag of FLV, or the bytes that an MP3's
     first frame counts (Xing's header). Leaves the file at its beginning."""
@@ -63,12 +63,12 @@ def breaks_off(file: View) -> bool:
         file.seek(0)
 
 
-def _at(file: View, position: int, size: int) -> bytes:
+def _at(file: FileView, position: int, size: int) -> bytes:
     file.seek(position)
     return file.read(size)
 
 
-def _ogg_breaks_off(file: View, size: int) -> bool:
+def _ogg_breaks_off(file: FileView, size: int) -> bool:
     tail = _at(file, max(0, size - 2 * _OGG_PAGE), 2 * _OGG_PAGE)
     page = tail[tail.rfind(b"OggS\x00") :]
     if len(page) < 27 or page[:4] != b"OggS":
@@ -77,7 +77,7 @@ def _ogg_breaks_off(file: View, size: int) -> bool:
     return len(page) < 27 + page[26] + sum(lacing)
 
 
-def next_link(file: View, position: int) -> int | None:
+def next_link(file: FileView, position: int) -> int | None:
     """Where another Ogg file begins after the page at ``position``."""
     while data := _at(file, position + 1, _OGG_PAGE):
         found = _LINK.search(data)
@@ -87,7 +87,7 @@ def next_link(file: View, position: int) -> int | None:
     return None
 
 
-def _mp4_breaks_off(file: View, size: int) -> bool:
+def _mp4_breaks_off(file: FileView, size: int) -> bool:
     """Whether the last box of a fragmented file goes on behind its end. One without a known name is
     what a program left behind the file; unfragmented files are judged by their index of samples."""
     position, before, fragmented = 0, b"", False
@@ -108,7 +108,7 @@ def _mp4_breaks_off(file: View, size: int) -> bool:
     return False
 
 
-def _matroska_breaks_off(file: View, size: int) -> bool:
+def _matroska_breaks_off(file: FileView, size: int) -> bool:
     position = 0
     for _ in range(_MAX_ELEMENTS):
         if position >= size:
@@ -147,7 +147,7 @@ def _vint(data: bytes, at: int, *, marked: bool) -> tuple[int | None, int]:
     return value if marked else value & ((1 << 7 * width) - 1), at + width
 
 
-def _asf_breaks_off(file: View, size: int) -> bool:
+def _asf_breaks_off(file: FileView, size: int) -> bool:
     head = _at(file, 0, 1 << 16)
     at = head.find(_ASF_FILE)
     if at < 0 or len(head) < at + 92 or head[at + 88] & 1:
@@ -155,7 +155,7 @@ def _asf_breaks_off(file: View, size: int) -> bool:
     return size < int.from_bytes(head[at + 40 : at + 48], "little")
 
 
-def _flv_breaks_off(file: View, size: int) -> bool:
+def _flv_breaks_off(file: FileView, size: int) -> bool:
     """Each tag is followed by its size; what does not look like one is behind the file."""
     position = int.from_bytes(_at(file, 5, 4)) + 4
     for _ in range(_MAX_ELEMENTS):
@@ -169,7 +169,7 @@ def _flv_breaks_off(file: View, size: int) -> bool:
     return False
 
 
-def _mp3_breaks_off(file: View, size: int) -> bool:
+def _mp3_breaks_off(file: FileView, size: int) -> bool:
     data = _at(file, 0, _MP3_LOOK)
     at = next((n for n in range(len(data) - 3) if _is_mp3_frame(data[n : n + 4])), None)
     if at is None:

@@ -17,10 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from yibu.errors import InvalidRequestError, RequestError, UnauthorizedError, UnknownModelError
 from yibu.messages import accepted
 from yibu.speech.answers.responses import CLIENT_GONE, ClientGoneError, as_refusal, error_answer
-from yibu.speech.engine import Engine
+from yibu.speech.engine import SpeechEngine
 from yibu.speech.http.routes import routes
 from yibu.speech.live.routes import KEY_PROTOCOL, foreign_origin
-from yibu.speech.metrics import Metrics
+from yibu.speech.metrics import SpeechMetrics
 from yibu.speech.settings import KEY_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _OPEN_PATHS = frozenset({"/health"})
 """Paths answered without the key: they tell only whether the engine is up."""
 
 
-def create_app(engine: Engine, stop: Callable[[], None]) -> ASGIApp:
+def create_app(engine: SpeechEngine, stop: Callable[[], None]) -> ASGIApp:
     """The application of one engine; ``stop`` ends the server when the engine ends by itself."""
 
     @asynccontextmanager
@@ -73,7 +73,7 @@ def _as_request_error(request: Request, error: Exception) -> RequestError:
 class Edge:
     """The outermost layer: checks the key, counts, logs, and handles clients that leave."""
 
-    def __init__(self, app: ASGIApp, key: str | None, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, key: str | None, metrics: SpeechMetrics) -> None:
         self._app = app
         self._expected = f"Bearer {key}".encode() if key else None
         self._metrics = metrics

@@ -12,7 +12,7 @@ from yibu.speech.answers.languages import normalized
 from yibu.speech.http.upload import Form, Upload
 from yibu.speech.models.hotwords import parsed
 from yibu.speech.stated import Stated, not_one_of, stated
-from yibu.speech.types import Options, Recognizer
+from yibu.speech.types import RecognitionOptions, Recognizer
 
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 _PROMPT_CHARACTERS = 4096
@@ -32,7 +32,7 @@ UNSUPPORTED = {
 class Parameters:
     """A request's parameters."""
 
-    options: Options
+    options: RecognitionOptions
     response_format: str = "json"
     granularities: frozenset[str] = frozenset({"segment"})
     stream: bool = False
@@ -98,7 +98,7 @@ def parse(
     granularities = _granularities(form, response_format)
     translate = task == "translate"
     speakers = tells_speakers and response_format in {"verbose_json", "diarized_json"}
-    options = Options(
+    options = RecognitionOptions(
         language=normalized(None if translate else form.first("language"), recognizer.languages),
         task="translate" if translate else "transcribe",
         prompt=_prompt(form),

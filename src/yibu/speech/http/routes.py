@@ -24,7 +24,7 @@ from yibu.speech.answers.formats import (
     separated,
 )
 from yibu.speech.answers.responses import EventStream, JSONAnswer, unless_gone
-from yibu.speech.engine import Engine, Serving
+from yibu.speech.engine import Serving, SpeechEngine
 from yibu.speech.http import params
 from yibu.speech.http.params import Parameters
 from yibu.speech.http.upload import Upload, read_form
@@ -32,7 +32,7 @@ from yibu.speech.live.routes import live_routes
 from yibu.speech.types import Recognized
 
 
-def routes(engine: Engine) -> list[BaseRoute]:
+def routes(engine: SpeechEngine) -> list[BaseRoute]:
     """Every route, bound to one engine."""
     handlers = _Handlers(engine)
     return [
@@ -49,7 +49,7 @@ def routes(engine: Engine) -> list[BaseRoute]:
 
 
 class _Handlers:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: SpeechEngine) -> None:
         self._engine = engine
 
     async def transcriptions(self, request: Request) -> Response:

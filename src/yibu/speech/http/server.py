@@ -11,11 +11,11 @@ from collections.abc import Callable
 import uvicorn
 
 from yibu.errors import EngineStartError, YibuError, told
-from yibu.speech.engine import Engine
+from yibu.speech.engine import SpeechEngine
 from yibu.speech.http.app import create_app
 from yibu.speech.live.routes import MAX_MESSAGE
 from yibu.speech.loading import Loaded
-from yibu.speech.settings import Settings
+from yibu.speech.settings import SpeechSettings
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _PING_SECONDS = 60.0
 """Seconds for a live client to answer a ping; a slow reader answers late."""
 
 
-def serve(settings: Settings, load: Callable[[], Loaded]) -> int:
+def serve(settings: SpeechSettings, load: Callable[[], Loaded]) -> int:
     """Serve until SIGTERM or SIGINT; the port is bound before the model is loaded, and /health
     answers 503 until it is.
 
@@ -36,7 +36,7 @@ def serve(settings: Settings, load: Callable[[], Loaded]) -> int:
     Raises:
         EngineStartError: the address cannot be bound.
     """
-    engine = Engine(settings, load)
+    engine = SpeechEngine(settings, load)
     listener = _bind(settings.host, settings.port)
 
     def stop() -> None:

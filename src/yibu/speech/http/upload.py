@@ -21,7 +21,7 @@ from starlette.requests import Request
 
 from yibu.errors import InvalidRequestError, NotReadyError, RequestError, TooLargeError
 from yibu.messages import tr
-from yibu.speech.settings import MIB, Limits
+from yibu.speech.settings import MIB, EngineLimits
 
 FILE_FIELDS = frozenset({"file", "audio"})
 """``file`` is OpenAI's; scripts around SenseVoice use either."""
@@ -99,7 +99,7 @@ class Form:
             self.upload.file.close()
 
 
-async def read_form(request: Request, limits: Limits) -> Form:
+async def read_form(request: Request, limits: EngineLimits) -> Form:
     """Parse the request's body.
 
     Raises:
@@ -161,7 +161,7 @@ def _boundary(request: Request) -> bytes:
     return bytes(boundary)
 
 
-def _too_large(limits: Limits) -> TooLargeError:
+def _too_large(limits: EngineLimits) -> TooLargeError:
     return TooLargeError(
         "The upload is over {upload_bytes:.0f} MiB, the limit of this server",
         upload_bytes=limits.upload_bytes / MIB,

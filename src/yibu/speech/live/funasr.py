@@ -18,14 +18,14 @@ from typing import IO, Any
 from yibu.errors import RequestError, TooLargeError, UnsupportedError
 from yibu.speech.answers.formats import Transcript, separated
 from yibu.speech.audio.tracks import Heard
-from yibu.speech.live.funasr_settings import Asked, truth
+from yibu.speech.live.funasr_settings import FunasrSettings, truth
 from yibu.speech.live.intake import Intake, decoded, open_intake
 from yibu.speech.live.messages import Message, parse_object
 from yibu.speech.live.session import LiveSession
 from yibu.speech.live.stamps import times_of
 from yibu.speech.live.tools import LiveTools
 from yibu.speech.live.utterance import Utterance
-from yibu.speech.settings import Limits
+from yibu.speech.settings import EngineLimits
 from yibu.speech.transcriber import Transcriber
 from yibu.speech.types import Endpointing, Recognized, Recognizer
 
@@ -42,7 +42,7 @@ class FunasrConnection:
         tools: LiveTools,
         transcriber: Transcriber,
         recognizer: Recognizer,
-        limits: Limits,
+        limits: EngineLimits,
         send: Callable[[Message], None],
         *,
         python: bool,
@@ -50,7 +50,7 @@ class FunasrConnection:
         """``python``: the client speaks the protocol of FunASR's Python server."""
         self._tools, self._transcriber, self._recognizer = tools, transcriber, recognizer
         self._limits, self._send, self._python = limits, send, python
-        self._asked = Asked()
+        self._asked = FunasrSettings()
         self._session: LiveSession | None = None
         self._intake: Intake | None = None
         self._file: IO[bytes] | None = None

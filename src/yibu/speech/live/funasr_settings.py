@@ -11,7 +11,7 @@ from yibu.speech.answers.languages import normalized
 from yibu.speech.live.intake import CONTAINERS
 from yibu.speech.models.hotwords import parsed
 from yibu.speech.stated import RawFormat, Stated
-from yibu.speech.types import Chunking, Options, Recognizer
+from yibu.speech.types import Chunking, RecognitionOptions, Recognizer
 
 MODES = ("2pass", "online", "offline")
 
@@ -25,7 +25,7 @@ _HOTWORD_CHARACTERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class FunasrSettings:
     """The settings so far."""
 
     mode: str = "2pass"
@@ -37,7 +37,7 @@ class Asked:
     use_itn: bool = True
     hotwords: tuple[str, ...] = ()
 
-    def after(self, message: dict[str, Any], recognizer: Recognizer) -> Asked:
+    def after(self, message: dict[str, Any], recognizer: Recognizer) -> FunasrSettings:
         """The settings after a message. Raises InvalidRequestError for an unusable value."""
         mode = message.get("mode") or self.mode
         if mode not in MODES:
@@ -62,8 +62,8 @@ class Asked:
         )
 
     @property
-    def options(self) -> Options:
-        return Options(
+    def options(self) -> RecognitionOptions:
+        return RecognitionOptions(
             language=self.language, words=True, use_itn=self.use_itn, hotwords=self.hotwords
         )
 

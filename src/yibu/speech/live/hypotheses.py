@@ -12,7 +12,7 @@ from yibu.speech.answers.formats import separated
 from yibu.speech.jobs import Answer, Job
 from yibu.speech.live.agreement import Agreement
 from yibu.speech.models.paraformer_text import GOES_ON
-from yibu.speech.types import SAMPLE_RATE, Chunking, Options, Recognized, Segment, Word
+from yibu.speech.types import SAMPLE_RATE, Chunking, RecognitionOptions, Recognized, Segment, Word
 from yibu.speech.words import behind
 
 if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
@@ -63,7 +63,7 @@ class Hypotheses(Protocol):
     def jobs(
         self,
         seconds: float,
-        options: Options,
+        options: RecognitionOptions,
         speech: Callable[[], Segment],
         deliver: Callable[[Answer], None],
     ) -> list[Job]:
@@ -115,7 +115,7 @@ class Reheard:
     def jobs(
         self,
         seconds: float,
-        options: Options,
+        options: RecognitionOptions,
         speech: Callable[[], Segment],
         deliver: Callable[[Answer], None],
     ) -> list[Job]:
@@ -195,7 +195,7 @@ class Streamed:
     def jobs(
         self,
         seconds: float,
-        options: Options,
+        options: RecognitionOptions,
         speech: Callable[[], Segment],
         deliver: Callable[[Answer], None],
     ) -> list[Job]:

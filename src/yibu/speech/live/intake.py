@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from yibu.errors import InvalidRequestError
 from yibu.messages import tr
-from yibu.speech.audio.mixing import Mixer
+from yibu.speech.audio.mixing import FrameMixer
 from yibu.speech.audio.tracks import settle_layout
 from yibu.speech.types import SAMPLE_RATE, Samples
 
@@ -67,7 +67,7 @@ class Intake(Protocol):
         ...
 
 
-class Raw:
+class RawIntake:
     """Headerless mono samples: 16-bit little-endian, or G.711."""
 
     def __init__(self, sample_format: str, rate: int) -> None:
@@ -114,7 +114,7 @@ class Raw:
         return _joined(self._resampler.resample(frame))
 
 
-class Container:
+class ContainerIntake:
     """A file that arrives bit by bit."""
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ class Container:
                 raise ValueError("no audio is in it")
             stream = container.streams.audio[0]
             settle_layout(stream)
-            mixer = Mixer(at_once=True)
+            mixer = FrameMixer(at_once=True)
             for packet in container.demux(stream):
                 with suppress(av.error.InvalidDataError):  # a damaged packet is left out
                     for frame in packet.decode():
@@ -212,8 +212,8 @@ def open_intake(sample_format: str, rate: int) -> Intake:
         InvalidRequestError: it is none of them, or the rate is not taken.
     """
     if sample_format in CONTAINERS:
-        return Container()
-    return Raw(sample_format, rate)
+        return ContainerIntake()
+    return RawIntake(sample_format, rate)
 
 
 async def decoded(intake: Intake, data: bytes | None, pool: Executor) -> Samples:
@@ -221,7 +221,7 @@ async def decoded(intake: Intake, data: bytes | None, pool: Executor) -> Samples
     less than handing it over."""
     if data is None:
         return await asyncio.get_running_loop().run_in_executor(pool, intake.finish)
-    if isinstance(intake, Raw) and len(data) <= _AT_ONCE:
+    if isinstance(intake, RawIntake) and len(data) <= _AT_ONCE:
         return intake.feed(data)
     return await asyncio.get_running_loop().run_in_executor(pool, intake.feed, data)
 

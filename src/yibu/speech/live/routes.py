@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from yibu.errors import InvalidRequestError, RequestError, UnknownModelError, UnsupportedError
 from yibu.messages import tr
 from yibu.speech.answers.responses import as_refusal, error_answer
-from yibu.speech.engine import Engine
+from yibu.speech.engine import SpeechEngine
 from yibu.speech.live.funasr import FunasrConnection
 from yibu.speech.live.messages import Message
 from yibu.speech.live.realtime import Realtime
@@ -39,7 +39,7 @@ _QUEUED = 256
 _CLOSED_FOR_FAULT, _CLOSED_FOR_IDLENESS = 1011, 1001
 
 
-class Connection(Protocol):
+class LiveConnection(Protocol):
     """A connection of one of the protocols."""
 
     @property
@@ -52,10 +52,10 @@ class Connection(Protocol):
     def close(self) -> None: ...
 
 
-Begin = Callable[[Callable[[Message], None]], Connection]
+Begin = Callable[[Callable[[Message], None]], LiveConnection]
 
 
-def live_routes(engine: Engine) -> list[WebSocketRoute]:
+def live_routes(engine: SpeechEngine) -> list[WebSocketRoute]:
     """Both protocols, bound to one engine."""
     live = _Live(engine)
     return [
@@ -73,13 +73,13 @@ def foreign_origin(scope: Scope) -> str | None:
 
 
 class _Live:
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: SpeechEngine) -> None:
         self._engine = engine
 
     async def realtime(self, websocket: WebSocket) -> None:
         """OpenAI's Realtime API, transcription."""
 
-        def begin(send: Callable[[Message], None]) -> Connection:
+        def begin(send: Callable[[Message], None]) -> LiveConnection:
             serving = self._engine.serving()
             used, names = self._names(websocket)
             intent = websocket.query_params.get("intent", "transcription")
@@ -99,7 +99,7 @@ class _Live:
         """FunASR's websocket protocol."""
         python = "binary" in websocket.scope["subprotocols"]
 
-        def begin(send: Callable[[Message], None]) -> Connection:
+        def begin(send: Callable[[Message], None]) -> LiveConnection:
             serving = self._engine.serving()
             self._names(websocket)
             return FunasrConnection(
@@ -155,7 +155,7 @@ class _Live:
         await error_answer(error)(websocket.scope, websocket.receive, websocket.send)
 
     async def _receive(
-        self, websocket: WebSocket, sender: _Sender, connection: Connection
+        self, websocket: WebSocket, sender: _Sender, connection: LiveConnection
     ) -> tuple[int, str]:
         """Handle messages until the client leaves; the code and reason to close with."""
         counted = USAGE_HEADER in websocket.headers

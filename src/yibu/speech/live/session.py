@@ -31,7 +31,7 @@ from yibu.speech.types import (
     SAMPLE_RATE,
     Chunking,
     Endpointing,
-    Options,
+    RecognitionOptions,
     Recognized,
     Samples,
     Segment,
@@ -61,7 +61,7 @@ class LiveSession:
         self,
         tools: LiveTools,
         listener: Listener,
-        options: Options,
+        options: RecognitionOptions,
         endpointing: Endpointing | None,
         interval: float = 0.4,
         chunking: Chunking | None = None,
@@ -124,7 +124,7 @@ class LiveSession:
         self.due = NOT_DUE
         self.buffered = 0.0
 
-    async def configure(self, options: Options, endpointing: Endpointing | None) -> None:
+    async def configure(self, options: RecognitionOptions, endpointing: Endpointing | None) -> None:
         """Change the settings; speech so far is kept unless the endpointing changes."""
         self.options = options
         if endpointing != self._endpointing:
@@ -275,7 +275,7 @@ class LiveSession:
             deliver(early.result)
 
     @property
-    def _final_options(self) -> Options:
+    def _final_options(self) -> RecognitionOptions:
         """An utterance is punctuated by itself; what the client commits is a text too. Speakers are cut
         by the times of words."""
         speakers = self._tools.tells_speakers

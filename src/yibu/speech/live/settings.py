@@ -17,7 +17,7 @@ from yibu.messages import tr
 from yibu.speech.answers.languages import normalized
 from yibu.speech.live.intake import RATES
 from yibu.speech.models.hotwords import parsed
-from yibu.speech.types import Endpointing, Options, Recognizer
+from yibu.speech.types import Endpointing, RecognitionOptions, Recognizer
 
 OLD_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
 INTAKES = {
@@ -72,13 +72,13 @@ class SessionSettings:
         raw = self.format == "audio/pcm"
         return INTAKES[self.format], self.rate if raw else 8_000
 
-    def options(self, recognizer: Recognizer) -> Options:
+    def options(self, recognizer: Recognizer) -> RecognitionOptions:
         """Options for the recognizer. Raises InvalidRequestError for a language that the model does not
         know."""
         hotwords: tuple[str, ...] = ()
         if recognizer.takes_hotwords:
             hotwords = tuple(dict.fromkeys([*self.keywords, *parsed(self.prompt or "")]))
-        return Options(
+        return RecognitionOptions(
             language=normalized(self.language, recognizer.languages),
             prompt=self.prompt,
             hotwords=hotwords,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from yibu.speech.batcher import Batcher
 from yibu.speech.live.partials import PartialQueue
-from yibu.speech.metrics import Metrics
+from yibu.speech.metrics import SpeechMetrics
 from yibu.speech.types import Recognizer, Segmenter
 
 if TYPE_CHECKING:  # OpenVINO is not in whisper's environment
@@ -23,7 +23,7 @@ class LiveTools:
     batcher: Batcher
     partials: PartialQueue
     pool: Executor
-    metrics: Metrics
+    metrics: SpeechMetrics
     recognizer: Recognizer
     tells_speakers: bool = False
     streaming: OnlineParaformer | None = None

@@ -11,7 +11,7 @@ from yibu.speech.answers.formats import pieces
 from yibu.speech.jobs import Answer
 from yibu.speech.live.agreement import rest
 from yibu.speech.live.hypotheses import Hypotheses
-from yibu.speech.types import Options, Recognized, Segment
+from yibu.speech.types import RecognitionOptions, Recognized, Segment
 
 
 def span(segment: Segment) -> tuple[float, float]:
@@ -25,12 +25,12 @@ class Early:
 
     span: tuple[float, float]
     """Start and duration of its segment."""
-    options: Options
+    options: RecognitionOptions
     result: Answer | None = None
     deliver: Callable[[Answer], None] | None = None
     """Called with the result where the utterance ended before it came."""
 
-    def fits(self, segment: Segment, options: Options) -> bool:
+    def fits(self, segment: Segment, options: RecognitionOptions) -> bool:
         failed = isinstance(self.result, RequestError)
         return not failed and options == self.options and span(segment) == self.span
 

@@ -42,7 +42,7 @@ def _distinct(words: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))  # type: ignore[attr-defined]
 
 
-class Tokens:
+class HotwordTokens:
     """Splits hotwords into the tokens of a model, as FunASR's ``seg_tokenize`` does."""
 
     def __init__(self, vocabulary: Sequence[str], parts: Mapping[str, Sequence[str]]) -> None:
@@ -52,7 +52,7 @@ class Tokens:
         self._unknown = self._numbers.get(UNKNOWN, len(vocabulary) - 1)
 
     @classmethod
-    def read(cls, vocabulary: Sequence[str], directory: Path) -> Tokens:
+    def read(cls, vocabulary: Sequence[str], directory: Path) -> HotwordTokens:
         path = directory / "seg_dict"
         if not path.exists():
             return cls(vocabulary, {token: (token,) for token in vocabulary})

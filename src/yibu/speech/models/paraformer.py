@@ -22,7 +22,7 @@ from yibu.speech.features import Normalizer
 from yibu.speech.models import cif
 from yibu.speech.models.compiled import Compiler
 from yibu.speech.models.grouping import encoder_input, in_groups
-from yibu.speech.models.hotwords import Tokens
+from yibu.speech.models.hotwords import HotwordTokens
 from yibu.speech.models.network import encoder_graph
 from yibu.speech.models.paraformer_graph import (
     DecoderShape,
@@ -34,7 +34,7 @@ from yibu.speech.models.paraformer_graph import (
 from yibu.speech.models.paraformer_text import join, text_of, words_of
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.stacked import StackedRecognizer
-from yibu.speech.types import Features, Options, Recognized, Segment, Word
+from yibu.speech.types import Features, RecognitionOptions, Recognized, Segment, Word
 
 BLANK, START, END = 0, 1, 2
 """Tokens that are no text: ``blank_id``, ``sos`` and ``eos`` of FunASR's classes."""
@@ -228,7 +228,7 @@ class ParaformerRecognizer(StackedRecognizer[Decoded]):
         network: Network,
         normalizer: Normalizer,
         vocabulary: Sequence[str],
-        hotwords: Tokens,
+        hotwords: HotwordTokens,
     ) -> None:
         super().__init__(name, network.precision, normalizer)
         self._network = network
@@ -236,14 +236,16 @@ class ParaformerRecognizer(StackedRecognizer[Decoded]):
         self._hotwords = hotwords
         self.takes_hotwords = network.takes_hotwords
 
-    def _found(self, features: Sequence[Features], options: Sequence[Options]) -> list[Decoded]:
+    def _found(
+        self, features: Sequence[Features], options: Sequence[RecognitionOptions]
+    ) -> list[Decoded]:
         return self._network.decode(
             features,
             [tuple(map(self._hotwords.of, each.hotwords)) for each in options],
             times=any(each.words for each in options),
         )
 
-    def _answer(self, segment: Segment, options: Options, found: Decoded) -> Recognized:
+    def _answer(self, segment: Segment, options: RecognitionOptions, found: Decoded) -> Recognized:
         tokens = [self._vocabulary[n] for n in found.tokens]
         times: Sequence[tuple[int, int]] = ()
         if options.words:

@@ -33,7 +33,7 @@ from yibu.speech.models.paraformer_graph import predictor_graph
 from yibu.speech.models.paraformer_text import join, text_of, words_of
 from yibu.speech.models.stacked import STACK_STEP, STACK_WIDTH
 from yibu.speech.models.vocabulary import Vocabulary
-from yibu.speech.types import Chunking, Features, Options, Recognized, Samples, Segment
+from yibu.speech.types import Chunking, Features, RecognitionOptions, Recognized, Samples, Segment
 
 _FRAME = STACK_STEP * FRAME_SHIFT
 """Samples of one of the network's frames: 60 ms."""
@@ -215,7 +215,7 @@ class OnlineRecognizer:
     def recognize(
         self,
         segments: Sequence[Segment],
-        options: Sequence[Options],  # noqa: ARG002 - it has none that matter
+        options: Sequence[RecognitionOptions],  # noqa: ARG002 - it has none that matter
     ) -> list[Recognized]:
         """One answer a segment, in order."""
         return [self._answer(segment) for segment in segments]

@@ -17,35 +17,35 @@ GOES_ON = "@@"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class WrittenPiece:
     """A word, a character of Chinese, or the space after a word of letters."""
 
     text: str
     time: Time | None = None
 
 
-_SPACE = Piece(" ")
+_SPACE = WrittenPiece(" ")
 
 
-def text_of(pieces: Sequence[Piece]) -> str:
+def text_of(pieces: Sequence[WrittenPiece]) -> str:
     """The text, with spaces only after words of letters."""
     return "".join(piece.text for piece in pieces).strip()
 
 
-def words_of(pieces: Sequence[Piece]) -> list[Piece]:
+def words_of(pieces: Sequence[WrittenPiece]) -> list[WrittenPiece]:
     """The pieces that are no spaces."""
     return [piece for piece in pieces if piece.text != " "]
 
 
-def join(tokens: Sequence[str], times: Sequence[Time] = ()) -> list[Piece]:
+def join(tokens: Sequence[str], times: Sequence[Time] = ()) -> list[WrittenPiece]:
     """The words of ``tokens`` and the spaces between them; ``times`` are those of the tokens, or empty."""
     own: Sequence[Time | None] = times or [None] * len(tokens)
     kept = [
         (token, time) for token, time in zip(tokens, own, strict=False) if token not in _SPECIAL
     ]
     if kept and all(_is_wide(_bare(token)) for token, _ in kept):
-        return _abbreviated([Piece(token.replace(" ", ""), time) for token, time in kept])
-    pieces: list[Piece] = []
+        return _abbreviated([WrittenPiece(token.replace(" ", ""), time) for token, time in kept])
+    pieces: list[WrittenPiece] = []
     parts = ""
     span: Time | None = None
     after_letters = inside = False
@@ -55,16 +55,16 @@ def join(tokens: Sequence[str], times: Sequence[Time] = ()) -> list[Piece]:
         if _each(token, _is_wide):
             if after_letters:
                 pieces.pop()
-            pieces.append(Piece(token, span))
+            pieces.append(WrittenPiece(token, span))
             after_letters = inside = False
         elif GOES_ON in token:
             parts += token.replace(GOES_ON, "")
             span, after_letters, inside = _until(span, time), False, True
         elif _each(token, _is_letter):
-            pieces += [Piece(parts + token, _until(span, time)), _SPACE]
+            pieces += [WrittenPiece(parts + token, _until(span, time)), _SPACE]
             parts, after_letters, inside = "", True, False
         else:
-            pieces.append(Piece(token))
+            pieces.append(WrittenPiece(token))
     return _abbreviated(pieces)
 
 
@@ -72,8 +72,8 @@ def _until(span: Time | None, last: Time | None) -> Time | None:
     return None if span is None or last is None else (span[0], last[1])
 
 
-def _abbreviated(pieces: Sequence[Piece]) -> list[Piece]:
-    found: list[Piece] = []
+def _abbreviated(pieces: Sequence[WrittenPiece]) -> list[WrittenPiece]:
+    found: list[WrittenPiece] = []
     n = 0
     while n < len(pieces):
         end = n
@@ -88,12 +88,12 @@ def _abbreviated(pieces: Sequence[Piece]) -> list[Piece]:
             found.append(pieces[n])
         else:
             letters = "".join(piece.text for piece in pieces[n : end + 1 : 2])
-            found.append(Piece(letters.upper(), _until(pieces[n].time, pieces[end].time)))
+            found.append(WrittenPiece(letters.upper(), _until(pieces[n].time, pieces[end].time)))
         n = end + 1
     return found
 
 
-def _is_single(piece: Piece) -> bool:
+def _is_single(piece: WrittenPiece) -> bool:
     return len(piece.text) == 1 and piece.text.isascii() and piece.text.isalpha()
 
 

@@ -17,7 +17,7 @@ from yibu.errors import EngineStartError, UnsupportedError
 from yibu.speech.models import richtext
 from yibu.speech.types import (
     Endpointing,
-    Options,
+    RecognitionOptions,
     Recognized,
     Samples,
     Segment,
@@ -63,13 +63,13 @@ class ReferenceRecognizer:
         )
 
     def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
+        self, segments: Sequence[Segment], options: Sequence[RecognitionOptions]
     ) -> list[Recognized]:
         """One answer a segment, in order, one after the other."""
         pairs = zip(segments, options, strict=True)
         return [self._answer(segment, wanted) for segment, wanted in pairs]
 
-    def _answer(self, segment: Segment, options: Options) -> Recognized:
+    def _answer(self, segment: Segment, options: RecognitionOptions) -> Recognized:
         results: list[dict[str, Any]] = self._model.generate(
             input=segment.samples,
             cache={},

@@ -18,7 +18,7 @@ from yibu.speech.models import ctc, richtext
 from yibu.speech.models.sanm_shape import EncoderShape
 from yibu.speech.models.stacked import StackedRecognizer
 from yibu.speech.models.vocabulary import Vocabulary
-from yibu.speech.types import Features, Options, Recognized, Segment, Word
+from yibu.speech.types import Features, RecognitionOptions, Recognized, Segment, Word
 
 EMOTION_UNKNOWN = 25009
 """The class that FunASR's ``ban_emo_unk`` bans: the tag <|EMO_UNKNOWN|>."""
@@ -74,7 +74,7 @@ class SenseVoiceRecognizer(StackedRecognizer[npt.NDArray[np.int64]]):
         self._vocabulary = vocabulary
 
     def _found(
-        self, features: Sequence[Features], options: Sequence[Options]
+        self, features: Sequence[Features], options: Sequence[RecognitionOptions]
     ) -> list[npt.NDArray[np.int64]]:
         return self._encoder.encode(
             features,
@@ -82,7 +82,7 @@ class SenseVoiceRecognizer(StackedRecognizer[npt.NDArray[np.int64]]):
             [_WITH_ITN if each.use_itn else _WITHOUT_ITN for each in options],
         )
 
-    def _language(self, options: Options) -> int:
+    def _language(self, options: RecognitionOptions) -> int:
         if options.language not in _LANGUAGES:
             raise InvalidRequestError(
                 "language {language!r} is not known to {name}",
@@ -95,7 +95,7 @@ class SenseVoiceRecognizer(StackedRecognizer[npt.NDArray[np.int64]]):
         return _LANGUAGES[options.language]
 
     def _answer(
-        self, segment: Segment, options: Options, found: npt.NDArray[np.int64]
+        self, segment: Segment, options: RecognitionOptions, found: npt.NDArray[np.int64]
     ) -> Recognized:
         tokens = [emission.token for emission in ctc.greedy(found)]
         raw = self._vocabulary.decode(tokens)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from yibu.speech.features import Normalizer, fbank, stack_frames
-from yibu.speech.types import Features, Options, Recognized, Segment
+from yibu.speech.types import Features, RecognitionOptions, Recognized, Segment
 
 STACK_WIDTH, STACK_STEP = 7, 6
 
@@ -25,7 +25,7 @@ class StackedRecognizer(ABC, Generic[Found]):
         self.name, self.precision, self._normalizer = name, precision, normalizer
 
     def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
+        self, segments: Sequence[Segment], options: Sequence[RecognitionOptions]
     ) -> list[Recognized]:
         """One answer a segment, in order; those without a whole frame have no text."""
         stacked = [self._stacked(segment) for segment in segments]
@@ -42,8 +42,12 @@ class StackedRecognizer(ABC, Generic[Found]):
         return self._normalizer(stack_frames(features, STACK_WIDTH, STACK_STEP))
 
     @abstractmethod
-    def _found(self, features: Sequence[Features], options: Sequence[Options]) -> Sequence[Found]:
+    def _found(
+        self, features: Sequence[Features], options: Sequence[RecognitionOptions]
+    ) -> Sequence[Found]:
         """Of normalized stacked frames, in order."""
 
     @abstractmethod
-    def _answer(self, segment: Segment, options: Options, found: Found) -> Recognized: ...
+    def _answer(
+        self, segment: Segment, options: RecognitionOptions, found: Found
+    ) -> Recognized: ...

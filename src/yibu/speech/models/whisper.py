@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from yibu.errors import EngineStartError, UnsupportedError, UsageError
 from yibu.speech.answers.formats import compression_ratio
-from yibu.speech.types import SAMPLE_RATE, Options, Recognized, Samples, Segment, Word
+from yibu.speech.types import SAMPLE_RATE, RecognitionOptions, Recognized, Samples, Segment, Word
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class _Window:
     """One segment on its way through the model."""
 
     segment: Segment
-    options: Options
+    options: RecognitionOptions
     features: Any
     """CTranslate2's encoder output, shape [1, 1500, width]."""
     language: str
@@ -153,7 +153,7 @@ class WhisperRecognizer:
         return cls(model, name=directory.name, precision=chosen, on_cpu=kind == "cpu")
 
     def recognize(
-        self, segments: Sequence[Segment], options: Sequence[Options]
+        self, segments: Sequence[Segment], options: Sequence[RecognitionOptions]
     ) -> list[Recognized]:
         """One answer a segment, in order; each depends on its own segment and options alone."""
         encoded = self._encode(segments)
@@ -178,7 +178,7 @@ class WhisperRecognizer:
         output = self._whisper.model.encode(get_ctranslate2_storage(np.stack(mels)), to_cpu=True)
         return [get_ctranslate2_storage(row[None]) for row in np.array(output)]
 
-    def _window(self, segment: Segment, options: Options, features: Any) -> _Window:
+    def _window(self, segment: Segment, options: RecognitionOptions, features: Any) -> _Window:
         from faster_whisper.tokenizer import Tokenizer
 
         language = options.language
