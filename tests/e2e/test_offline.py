@@ -15,6 +15,19 @@ from tests.planner.planner_files import gguf_bytes
 REPO = "org/tiny"
 
 
+def _tiny() -> bytes:
+    """A GGUF file, as far as its header."""
+    sizes = {
+        "block_count": 1,
+        "embedding_length": 64,
+        "attention.head_count": 2,
+        "context_length": 64,
+    }
+    return gguf_bytes(
+        {"general.architecture": "llama", **{f"llama.{k}": n for k, n in sizes.items()}}
+    )
+
+
 @pytest.fixture
 def hub() -> Iterator[HubServer]:
     with HubServer() as hub:
@@ -45,14 +58,7 @@ def test_nothing_is_asked_of_a_hub(online: Home, hub: HubServer, scheme: str) ->
 
 def test_nor_of_a_package_index(online: Home, hub: HubServer, tmp_path: Path) -> None:
     model = tmp_path / "tiny.gguf"
-    sizes = {
-        "block_count": 1,
-        "embedding_length": 64,
-        "attention.head_count": 2,
-        "context_length": 64,
-    }
-    header = {"general.architecture": "llama", **{f"llama.{k}": n for k, n in sizes.items()}}
-    model.write_bytes(gguf_bytes(header))
+    model.write_bytes(_tiny())
     done = online.yibu("up", "-d", str(model), "--offline", code=1)
     assert "not all of its packages are in uv's cache, and only local files" in done.stderr
     assert hub.requests == []
@@ -68,3 +74,19 @@ def test_without_it_the_same_node_asks(online: Home, hub: HubServer) -> None:
     done = online.yibu("up", "-d", f"hf:{REPO}", code=None)
     assert done.returncode  # no engine serves it
     assert hub.asked(f"/api/models/{REPO}")
+
+
+@pytest.mark.parametrize("scheme", ["hf", "modelscope"])
+def test_what_is_here_whole_is_served_though_its_hub_has_it_no_longer(
+    online: Home, hub: HubServer, scheme: str
+) -> None:
+    hub.repos["org/kept"] = {"tiny.gguf": _tiny()}
+    online.write([fake("fake"), fake("kept", source=f"{scheme}:org/kept#tiny.gguf")])
+    online.yibu("up", "-d")
+    online.yibu("down")
+    hub.repos.clear()
+    online.yibu("up", "-d")
+    assert online.model("kept")["state"] == "ready"
+    assert "What is here already is used" in online.client._paths.node_log.read_text("utf-8")
+    done = online.yibu("pull", f"{scheme}:org/kept#tiny.gguf", code=1)
+    assert "org/kept" in done.stderr  # who asks for it himself is told

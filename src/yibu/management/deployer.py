@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 
 from yibu.engines import registry
 from yibu.engines.causes import Explanation, explain
 from yibu.environments.progress import EnvironmentProgress
+from yibu.errors import HubAuthError, HubNotFoundError
 from yibu.hub.settings import OFFLINE_VARIABLE
 from yibu.hub.source import parse_source
+from yibu.hub.types import LocalModel, ProgressCallback
 from yibu.management.context import Context, open_environments, open_store
 from yibu.messages import tr
 from yibu.node.fleet.deploy import Deployer, Note
 from yibu.planner.facts import read_facts
 from yibu.planner.types import ModelFacts
 from yibu.resolve import Resolver, known_facts
+
+_log = logging.getLogger(__name__)
 
 
 def deployer(context: Context) -> Deployer:
@@ -32,8 +37,19 @@ def _deployer(context: Context) -> Deployer:
         here = store.find(parse_source(source)) is not None
         return None if here else known_facts(source, store)[0]
 
+    def pull(source: str, progress: ProgressCallback) -> LocalModel:
+        """What is here whole is served, also where its hub has it no longer, or for others only."""
+        wanted = parse_source(source)
+        try:
+            return store.pull(wanted, progress=progress)
+        except (HubNotFoundError, HubAuthError) as error:
+            if (here := store.find(wanted)) is None:
+                raise
+            _log.warning("%s What is here already is used.", error.message)
+            return here
+
     return Deployer(
-        pull=lambda source, progress: store.pull(parse_source(source), progress=progress),
+        pull=pull,
         read_facts=lambda local: read_facts(local.path, local.projector),
         foresee=foresee,
         require=lambda model, facts: resolver.require_libraries(model, facts, machine()),

@@ -72,8 +72,8 @@ class Scheduler:
         self, config: ModelConfig, now: float, *, start: bool | None = None, generation: int = 0
     ) -> Generation:
         """Serve this configuration from now on; ``start``: load it, or not; None: as it is kept.
-        ``generation`` is the number that it had in an earlier node. The generation that serves is replaced when the new one is ready; see :meth:`outcome`.
-        """
+        ``generation`` is the number that it had in an earlier node. The generation that serves is
+        replaced when the new one is ready; see :meth:`outcome`."""
         desired = self._generations.make(config, now, generation, start=start)
         model = self._models.get(config.name)
         if model is None:
