@@ -211,7 +211,7 @@ class Engines:
                 put(f"yibu.node.launch.launch.{name}", getattr(self, name))
             for name in ("is_asleep", "fall_asleep", "wake"):
                 put(f"yibu.node.supervisor.sleeper.{name}", getattr(self, name))
-            put("yibu.node.supervisor.replica.Watch", Watch)
+            put("yibu.node.supervisor.replica.EngineWatch", Watch)
             put("yibu.node.machine.ports.is_free", lambda port: port not in self.living)
             put("yibu.node.fleet.readings.holdings", self.holdings)
             put("yibu.node.fleet.left_behind.process_of", self.process_of)

@@ -179,7 +179,7 @@ def test_a_full_disk_empties_the_log_rather_than_growing_it(path: Path) -> None:
         "import resource, signal, sys; from pathlib import Path; from yibu.node import logs\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-        "sys.exit(not logs.rotate_if_large(Path(sys.argv[1]), logs.Rotation(1000, 2)))\n"
+        "sys.exit(not logs.rotate_if_large(Path(sys.argv[1]), logs.LogRotation(1000, 2)))\n"
     )
     assert resource.RLIMIT_FSIZE is not None
     done = subprocess.run(
