@@ -4,6 +4,7 @@ killed while another one is to take its place."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Sequence
@@ -122,7 +123,11 @@ def test_a_change_is_taken_back_before_it_holds(home: Home, back: Sequence[str])
 
 
 def engines(home: Home) -> list[psutil.Process]:
-    return [one for one in home.processes() if "engine.py" in " ".join(one.cmdline())]
+    found = []
+    for one in home.processes():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile, or waits to be reaped
+            found += [one] if "engine.py" in " ".join(one.cmdline()) else []
+    return found
 
 
 async def test_a_change_goes_on_when_its_command_is_killed(home: Home) -> None:

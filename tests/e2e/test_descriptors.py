@@ -118,8 +118,8 @@ def test_a_node_without_descriptors_goes_on_as_soon_as_there_are_some(
         lambda: "of the metrics are missing: " in log.read_text(), "a reading without descriptors"
     )
     resource.prlimit(node, resource.RLIMIT_NOFILE, before)
-    up.communicate(timeout=60)
-    assert up.returncode == 0
+    said = up.communicate(timeout=60)[1]
+    assert up.returncode == 0, said
     until(lambda: {model["state"] for model in home.ps()["models"]} == {"ready"}, "both ready")
     assert home.ps()["node"]["pid"] == node
     restarts = {name: home.model(name)["replicas"][0]["restarts"] for name in ("fake", "other")}
