@@ -6,14 +6,13 @@ YAML 1.1, but ``22:22``, ``010`` and dates stay text. Errors name the line and t
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, AnyStr
 
 import yaml
 
-from yibu.config.syntax import problem_text
+from yibu.config.syntax import full_width, problem_text, without_space
 from yibu.errors import ConfigError
 from yibu.messages import tr
 
@@ -28,10 +27,6 @@ _OTHER_REFERENCE = re.compile(
 )
 """A variable as shells, Compose files and other programs refer to one."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|(?<!\S)#.*")
-_CURLY = {"“": '"', "”": '"', "‘": "'", "’": "'"}
-_FULL_WIDTH = re.compile("[：，｛｝［］－＂＇＃＆＊\u3000\xa0“”‘’]")
-_NO_SPACE = re.compile(r"[\s-]*(\w+)(?::(?!//)\S|\s*=)")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
@@ -353,30 +348,13 @@ def _yaml_fault(error: yaml.YAMLError, text: str) -> Fault:
     line = lines[mark.line] if mark.line < len(lines) else ""
     if line[mark.column : mark.column + 1] == "\t" or line[: mark.column].endswith("\t"):
         problem = tr("a tab stands where YAML wants spaces")
+    if (typed := full_width(line)) is not None:
+        return Fault(mark.line + 1, *typed)
+    # A key without its ": " is a text, which goes on in the next line: there the fault is found.
     before = lines[mark.line - 1] if mark.line else ""
-    return (
-        _mistyped(line, mark.line)
-        # A key without its ": " is a text, which goes on in the next line: there the fault is found.
-        or _mistyped(before, mark.line - 1)
-        or _without_space(before, mark.line - 1)
-        or Fault(mark.line + 1, mark.column + 1, problem_text(problem))
-    )
-
-
-def _mistyped(line: str, number: int) -> Fault | None:
-    """A full-width character, outside of quotes, where YAML knows only the plain one."""
-    bare = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), line)
-    if not (found := _FULL_WIDTH.search(bare)):
-        return None
-    wanted = _CURLY.get(found[0]) or unicodedata.normalize("NFKC", found[0])
-    text = tr("{found!r} has to be {wanted!r} in YAML", found=found[0], wanted=wanted)
-    return Fault(number + 1, found.start() + 1, text)
-
-
-def _without_space(line: str, number: int) -> Fault | None:
-    if not (found := _NO_SPACE.match(line)):
-        return None
-    return Fault(number + 1, found.start(1) + 1, tr("write {key}: and then a space", key=found[1]))
+    if (typed := full_width(before) or without_space(before)) is not None:
+        return Fault(mark.line, *typed)
+    return Fault(mark.line + 1, mark.column + 1, problem_text(problem))
 
 
 def _position(text: AnyStr, offset: int, newline: AnyStr) -> tuple[int, int]:

@@ -1,9 +1,16 @@
-"""What libyaml says of a text that is no YAML, which it says in English only."""
+"""What is wrong with a text that is no YAML: libyaml says it in English only, and often of the line behind."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 from yibu.messages import Message, filled, tr
 
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'|(?<!\S)#.*")
+_CURLY = {"“": '"', "”": '"', "‘": "'", "’": "'"}
+_FULL_WIDTH = re.compile("[：，｛｝［］－＂＇＃＆＊\u3000\xa0“”‘’]")
+_NO_SPACE = re.compile(r"[\s-]*(\w+)(?::(?!//)\S|\s*=)")
 _PROBLEMS = {
     "but found another document": tr("a second document begins; a configuration is one"),
     "block sequence entries are not allowed in this context": tr("a list cannot begin here"),
@@ -35,3 +42,20 @@ def problem_text(problem: object) -> str:
         return problem
     known = _PROBLEMS.get(str(problem))
     return str(problem) if known is None else filled(known)
+
+
+def full_width(line: str) -> tuple[int, str] | None:
+    """The column, from 1, of a full-width character outside of quotes, and what to write in its place."""
+    bare = _QUOTED.sub(lambda quoted: " " * len(quoted[0]), line)
+    if not (found := _FULL_WIDTH.search(bare)):
+        return None
+    wanted = _CURLY.get(found[0]) or unicodedata.normalize("NFKC", found[0])
+    text = tr("{found!r} has to be {wanted!r} in YAML", found=found[0], wanted=wanted)
+    return found.start() + 1, text
+
+
+def without_space(line: str) -> tuple[int, str] | None:
+    """The column, from 1, of a key that no space parts from its value, and what to write."""
+    if not (found := _NO_SPACE.match(line)):
+        return None
+    return found.start(1) + 1, tr("write {key}: and then a space", key=found[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable
 
 from yibu.engines import registry
@@ -19,8 +18,6 @@ from yibu.node.fleet.deploy import Deployer, Note
 from yibu.planner.facts import read_facts
 from yibu.planner.types import ModelFacts
 from yibu.resolve import Resolver, known_facts
-
-_log = logging.getLogger(__name__)
 
 
 def deployer(context: Context) -> Deployer:
@@ -45,8 +42,8 @@ def _deployer(context: Context) -> Deployer:
         except (HubNotFoundError, HubAuthError) as error:
             if (here := store.find(wanted)) is None:
                 raise
-            _log.warning("%s What is here already is used.", error.message)
-            return here
+            note = tr("{error} What is here already is used.", error=error.message)
+            return dataclasses.replace(here, notes=(note,))
 
     return Deployer(
         pull=pull,

@@ -10,7 +10,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from yibu.node.handover.holder_link import HolderLink
 from yibu.node.handover.ownership import Ownership
 from yibu.node.history import History
 from yibu.node.launch.spec import Host
-from yibu.node.lock import node_lock
+from yibu.node.lock import HomeLock, node_lock
 from yibu.node.logs import LogRotation
 from yibu.node.machine.gpu import GpuMemory, Nvml
 from yibu.node.machine.orphans import become_subreaper
@@ -89,12 +89,7 @@ class Node:
             return {"node": {**node, "holder": self.link.pid}, "gateway": told}
 
         async with AsyncExitStack() as stack:
-            inherited = _one(self.handed, "lock")
-            # Where a node was killed while it was replaced, the other one has the lock until it notices.
-            patience = _LOCKED if self.handed.get("gateway") and not before else 0.0
-            lock = stack.enter_context(
-                node_lock(self.paths.node_lock, inherited, self.link.pid, patience)
-            )
+            lock = stack.enter_context(self._lock(before))
             self.prepare()
             stack.enter_context(_signals(stopping))
             become_subreaper()
@@ -133,6 +128,11 @@ class Node:
             lock.note(None)
             if not await self._drain(fleet, current, stopping.hurry):
                 gateway.hurry()
+
+    def _lock(self, before: Predecessor) -> AbstractContextManager[HomeLock]:
+        # Where a node was killed while it was replaced, the other one has the lock until it notices.
+        patience = _LOCKED if self.handed.get("gateway") and not before else 0.0
+        return node_lock(self.paths.node_lock, _one(self.handed, "lock"), self.link.pid, patience)
 
     async def _retire(
         self, gateway: GatewayHandle, current: CurrentSettings, hurry: asyncio.Event

@@ -86,16 +86,10 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
             raise hung
         return make()
 
-    found.json(
-        "versions.json",
-        tr("yibu, Python, the system, packages, engines"),
-        lambda: _versions(context),
-    )
-    found.json(
-        "doctor.json",
-        tr("what `yibu doctor` finds"),
-        lambda: [asdict(one) for one in examine(context)],
-    )
+    about = tr("yibu, Python, the system, packages, engines")
+    found.json("versions.json", about, lambda: _versions(context))
+    about = tr("what `yibu doctor` finds")
+    found.json("doctor.json", about, lambda: [asdict(one) for one in examine(context)])
     found.json(
         "environment.json", tr("variables that matter to yibu"), lambda: _variables(context.env)
     )
@@ -127,10 +121,9 @@ def collect(context: Context, file: Path | None, *, lines: int) -> Contents:
         tr("/metrics, the engines' too"),
         partial(of_node, lambda: access(context).api.text("/metrics")),
     )
-    if lines:
-        for log in sorted(context.paths.logs.glob("*.log")):
-            read = partial(_log, log, lines)
-            found.text(f"logs/{log_name(log)}.log", tr("its last {lines} lines", lines=lines), read)
+    for log in sorted(context.paths.logs.glob("*.log")) if lines else ():
+        about = tr("its last {lines} lines", lines=lines)
+        found.text(f"logs/{log_name(log)}.log", about, partial(_log, log, lines))
     return found
 
 
