@@ -556,9 +556,20 @@ OVERRUNS = [
 ]
 """What servers say that people run by ``engine: command``: vLLM, SGLang, llama-server, llama-cpp-python, TGI
 (twice), LM Studio, TabbyAPI."""
+UNSEEN = [
+    "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj",
+    "audio input is not supported - hint: if this is unexpected",
+    "/models/qwen is not a multimodal model",
+    "this model does not support image input",
+    "this model is missing data required for image input",
+    "Model does not support images. Please use a model that does.",
+]
+"""Of pictures and sound sent to models for text: llama-server (twice), vLLM, Ollama (twice), LM Studio."""
 FAULTS = [
     *(("command", COMPLETIONS, answering({"error": said}, status=status), "context_length_exceeded", "messages")
       for said in OVERRUNS for status in ("400 No", "422 No", "500 No")),
+    *(("command", COMPLETIONS, answering({"error": {"message": said}}, status=status), "unsupported_content", "messages")
+      for said in UNSEEN for status in ("400 No", "500 No")),
     ("llama.cpp", COMPLETIONS, llama("image input is not supported - hint: if this is unexpected"),
      "unsupported_content", "messages"),
     ("llama.cpp", "/v1/responses", llama("audio input is not supported - hint: x"),

@@ -38,6 +38,12 @@ _TOO_LONG = re.compile(
 )
 """Errors about a prompt that is too long, with whatever status: of vLLM (0.32), SGLang (0.5.23),
 LMDeploy (0.18), llama-server, llama-cpp-python, TGI, LM Studio and TabbyAPI."""
+_NO_MEDIA = re.compile(
+    r"(?i)\b(?:image|audio|video)s?(?: inputs?)? (?:is|are) not supported"
+    r"|\bnot support (?:image|audio|video|vision|multi-?modal)|\bnot a multi-?modal model"
+    r"|missing data required for image"
+)
+"""Errors about pictures and sound that a model cannot take: of llama-server, vLLM, Ollama and LM Studio."""
 
 
 def objects(value: object) -> list[Fields]:
@@ -68,8 +74,10 @@ class Answers:
         self, kind: Kind, status: int, error: Mapping[str, Any]
     ) -> RequestFault | None:
         """The request's fault in an engine's error; None where the engine's own status and code are right."""
-        told = _TOO_LONG.search(str(error.get("message")))
-        return RequestFault(CONTEXT_EXCEEDED, PROMPT_FIELDS.get(kind)) if told else None
+        message, param = str(error.get("message")), PROMPT_FIELDS.get(kind)
+        if _TOO_LONG.search(message):
+            return RequestFault(CONTEXT_EXCEEDED, param)
+        return RequestFault("unsupported_content", param) if _NO_MEDIA.search(message) else None
 
     def lacks_path(self, status: int, error: Mapping[str, Any]) -> bool:
         """Whether an error says that the engine lacks the path; by default in Starlette's words."""

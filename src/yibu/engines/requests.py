@@ -74,6 +74,8 @@ class ModelContext:
     model: str
     engine: str
     abilities: Abilities = UNKNOWN
+    max_context: int | None = None
+    """Tokens; None: unknown."""
 
 
 Prepare = Callable[[Body, ModelContext], Callable[[], Steps] | None]

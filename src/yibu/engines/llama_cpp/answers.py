@@ -17,10 +17,6 @@ from yibu.engines.answers import (
 )
 
 _FAULTS = (
-    (
-        re.compile(r"^(image|audio|video) input is not supported"),
-        RequestFault("unsupported_content"),
-    ),
     (re.compile(r"^input \(\d+ tokens\) is too large to process"), RequestFault(CONTEXT_EXCEEDED)),
     (re.compile(r"^Failed to parse |\[json\.exception\."), RequestFault("invalid_value")),
     (
@@ -72,7 +68,7 @@ class LlamaCppAnswers(Answers):
         for pattern, fault in _FAULTS:
             if pattern.search(message):
                 return replace(fault, param=fault.param or param)
-        return None
+        return super().request_fault(kind, status, error)
 
     def lacks_path(self, status: int, error: Mapping[str, Any]) -> bool:
         return status == 404 and error.get("type") == "not_found_error"

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from yibu.engines.answers import Kind
 from yibu.engines.registry import request_tables
 from yibu.engines.requests import Call, ModelContext, RequestTable
 from yibu.errors import EngineGoneError
@@ -15,6 +16,7 @@ from yibu.gateway.operations import Operation
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.heavy import outlined
 from yibu.gateway.requests.offload import OffloadProcess
+from yibu.gateway.requests.prompt_size import refuse_overlong
 from yibu.routing import Route
 
 Answer = dict[str, Any]
@@ -29,26 +31,29 @@ def _tables() -> dict[str, RequestTable]:
 async def prepare(
     operation: Operation, request: JsonRequest, route: Route, offload: OffloadProcess
 ) -> JsonRequest:
-    """Refuse what the model's engine would ignore, and translate the rest for it.
+    """Refuse what the model's engine would ignore or cannot hold, and translate the rest for it.
 
     Raises:
         InvalidRequestError: with ``param`` naming the field.
     """
-    table = _tables().get(route.engine)
-    if table is None:  # still downloading
+    if route.engine not in _tables():  # still downloading
         return request
-    asked = ModelContext(request.model, route.engine, route.abilities)
+    asked = ModelContext(request.model, route.engine, route.abilities, route.max_context)
     if request.written:
-        return await offload.run(prepare_heavy, operation.path, request, asked)
-    request.steps = table.prepare(operation.path, request.body, asked)
-    return request
+        return await offload.run(prepare_heavy, operation.kind, operation.path, request, asked)
+    return _prepared(operation.kind, operation.path, request, asked)
 
 
-def prepare_heavy(path: str, request: JsonRequest, asked: ModelContext) -> JsonRequest:
+def prepare_heavy(kind: Kind, path: str, request: JsonRequest, asked: ModelContext) -> JsonRequest:
     """The same for a body of which there is an outline."""
     request.body |= {name: orjson.loads(data) for name, data in request.written.items()}
+    return outlined(_prepared(kind, path, request, asked))
+
+
+def _prepared(kind: Kind, path: str, request: JsonRequest, asked: ModelContext) -> JsonRequest:
+    refuse_overlong(kind, request, asked.max_context)
     request.steps = _tables()[asked.engine].prepare(path, request.body, asked)
-    return outlined(request)
+    return request
 
 
 async def run(request: JsonRequest, ask: Ask) -> Answer:

@@ -48,6 +48,8 @@ class JsonRequest:
     """Whether ``tool_choice`` demands a tool call, which not every engine enforces."""
     alternatives: int | None = None
     """Other tokens whose log probability is asked for beside each token's; None: not even its own."""
+    size: int = 0
+    """Bytes of the body as it was sent."""
     steps: Callable[[], Steps] | None = None
     """The engine answers it by several requests, or by another one."""
     written: dict[str, bytes] = field(default_factory=dict)
@@ -102,6 +104,7 @@ def parse(raw: bytes, schema: type[Strict]) -> JsonRequest:
         include_usage=isinstance(options, dict) and bool(options.get("include_usage")),
         needs_tool_call=demands_call(body),
         alternatives=_alternatives(body, schema),
+        size=len(raw),
     )
 
 
