@@ -78,6 +78,22 @@ def test_a_name_stays_where_it_is_if_its_heir_fails(home: Home) -> None:
     assert served(home) == {"m": ["m-0"]}
 
 
+def test_a_file_without_models_stops_what_it_had(home: Home) -> None:
+    home.write([])
+    for verb in (["up", "-d"], ["apply", "--yes"], ["plan"]):
+        assert "yibu.yaml has none" in home.yibu(*verb, code=2).stderr
+    home.yibu("config", "check")
+    home.write([fake("m")])
+    home.yibu("up", "-d")
+    home.write([], port=port(home))
+    assert "yibu apply -f" in home.yibu("up", "-d", code=2).stderr
+    assert "m" in home.yibu("diff", "--exit-code", code=1).stdout
+    home.yibu("apply", "--yes")
+    assert served(home) == {}
+    home.yibu("rollback", "--yes")
+    assert served(home).keys() == {"m"}
+
+
 def test_names_that_others_have_are_refused_before_anything_changes(home: Home) -> None:
     home.write([fake("m"), fake("o")])
     home.yibu("up", "-d")

@@ -175,7 +175,7 @@ def test_usage_waits_for_room(end: str, on_disks: MakeHome, tmp_path: Path) -> N
     for number in range(before):
         home.chat("fake")
         until(lambda: unwritten() == number + 1, "the fault told")  # noqa: B023
-    assert f"usage of {before} requests is in memory only" in home.yibu("ps").stderr
+    assert f"latest requests ({before}) is in memory only" in home.yibu("ps").stderr
     rows = json.loads(home.yibu("doctor", "--json", code=None).stdout)["findings"]
     (row,) = [row for row in rows if row["subject"] == "usage"]
     assert (row["level"], fault in row["found"]) == ("warning", True)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.e2e.home import Home, fake
+from tests.support.ports import free_port
 
 _SECONDS = 60.0
 
@@ -29,6 +30,16 @@ def test_run_starts_a_model_that_is_not_up_and_leaves_it_up(home: Home) -> None:
     assert again.stdout == first.stdout
     assert "yibu down" not in again.stderr, "it was up"
     assert home.model("fake")["replicas"][0]["pid"] == engine
+
+
+def test_run_starts_the_gateway_where_it_is_told(home: Home) -> None:
+    home.write([fake(flags=["--tokens", "3"])])
+    port = free_port()
+    home.yibu("run", "fake", "Hello", "--port", str(port), "--host", "127.0.0.2")
+    assert home.url() == f"http://127.0.0.2:{port}"
+    home.yibu("run", "fake", "Hello", "--port", str(port))
+    other = home.yibu("run", "fake", "Hello", "--port", str(free_port()), code=2).stderr
+    assert "A node already runs here" in other
 
 
 @dataclass

@@ -54,7 +54,7 @@ def unwritten_text(unwritten: Mapping[str, Any]) -> str:
     if unwritten.get("unreadable"):
         return tr("Keys cannot be checked, requests get 503: {error}", error=unwritten["error"])
     return tr(
-        "The usage of {count} requests is in memory only: {error}",
+        "The usage of the latest requests ({count}) is in memory only: {error}",
         count=unwritten["requests"],
         error=unwritten["error"],
     )

@@ -128,7 +128,7 @@ def _one_file(
     if file not in sizes:
         near = difflib.get_close_matches(file, sizes, n=3, cutoff=0.4)
         raise HubNotFoundError(
-            "{source} has no file {file!r}; it holds {sizes_count} files.",
+            "{source} has no file {file!r}; files that it has: {sizes_count}.",
             source=source,
             file=file,
             sizes_count=len(sizes),

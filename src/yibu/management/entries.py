@@ -180,8 +180,12 @@ def choose(
     config: Config,
     directory: Path,
     typed: TypedOptions = NOTHING_TYPED,
+    *,
+    may_be_empty: bool = False,
 ) -> Chosen:
     """The models that are named (names of the file, catalogue entries, sources), or all of the file.
+
+    ``may_be_empty``: the file may have no models.
 
     Raises:
         UsageError: nothing is named anywhere, or a name is unknown, or several models are named with
@@ -193,14 +197,8 @@ def choose(
     _refuse_twins(entries)
     for_one = typed.name or typed.engine or typed.flags
     wanted, typed, flags = _read_typed(wanted, typed, entries, directory)
-    if not wanted and not entries:
-        raise UsageError(
-            "No model was named, and {path} has none."
-            if config.path
-            else "No model was named, and there is no yibu.yaml here.",
-            path=config.path,
-            hint="Try: yibu up smollm2, or write a file with: yibu init",
-        )
+    if not wanted and not entries and not (may_be_empty and config.path):
+        raise no_model(config)
     named = [_named(text, entries, directory) for text in wanted] if wanted else entries
     if for_one and len(named) != 1:
         raise UsageError(
@@ -217,6 +215,19 @@ def choose(
     paths += [path_note(e.model.source, e.model.directory or directory) for e in named]
     meant = dict.fromkeys(note for note in paths if note)
     return Chosen(config, tuple(unique.values()), (*meant, *said, *notes), from_file=not wanted)
+
+
+def no_model(config: Config) -> UsageError:
+    if config.path is None:
+        return UsageError(
+            "No model was named, and there is no yibu.yaml here.",
+            hint="Try: yibu up smollm2, or write a file with: yibu init",
+        )
+    return UsageError(
+        "No model was named, and {path} has none.",
+        path=config.path,
+        hint="Try: yibu up smollm2. To stop the models that it had: yibu apply -f {path}",
+    )
 
 
 def gateway_settings(config: Config) -> Config:

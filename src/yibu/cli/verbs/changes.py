@@ -57,12 +57,15 @@ def apply(file: FileOption = None, yes: YesOption = False) -> int:
     """
     from yibu.cli.launch import NodeLaunch
     from yibu.cli.session import NodeSession, watch
+    from yibu.management.entries import no_model
 
     here = Context.here()
     chosen = _chosen(here, file)
     try:
         found = _difference(here, chosen)
     except NotRunningError:
+        if not chosen.models:
+            raise no_model(chosen.config) from None
         with NodeLaunch(here) as node:
             session = NodeSession(here, chosen.config, node, whole_file=True)
             return session.up_detached(chosen.models)
@@ -113,7 +116,8 @@ def _chosen(here: Context, file: Any) -> Chosen:
     from yibu.management.entries import TypedOptions, choose
 
     config = here.load(file)
-    chosen = choose([], config, here.directory, TypedOptions(offline=is_offline(here.env)))
+    typed = TypedOptions(offline=is_offline(here.env))
+    chosen = choose([], config, here.directory, typed, may_be_empty=True)
     check_options(chosen.models, here)
     for note in chosen.notes:
         output.talk(note)

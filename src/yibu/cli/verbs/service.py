@@ -95,7 +95,7 @@ def down(models: ModelsArgument = None) -> None:
         if not (ended := end_left(here, models or ())):
             raise
         output.say(
-            "No node ran; {ended} processes that a killed one had left were ended.", ended=ended
+            "No node ran. Ended what a killed one had left; processes: {ended}.", ended=ended
         )
 
 

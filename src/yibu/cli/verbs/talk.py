@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from yibu.cli import output
-from yibu.cli.options import argument, option
+from yibu.cli.options import PortOption, argument, option
 from yibu.errors import NotRunningError, SourceError, UsageError, YibuError
 from yibu.management.context import Context
 from yibu.messages import tr
@@ -32,6 +33,7 @@ TemperatureOption = Annotated[
     float | None,
     option("How much chance there is in an answer; 0: none.", "--temperature", min=0, max=2),
 ]
+HostOption = Annotated[str | None, option("The gateway's address, where this starts one.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -45,16 +47,18 @@ def run(
     system: SystemOption = None,
     max_tokens: MaxTokensOption = None,
     temperature: TemperatureOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
 ) -> None:
     """Talk with a model, which is pulled and started where it is not up; it stays up.
 
     With a prompt, or with text piped in: one answer, as it comes.
     """
     if prompt is None and _interactive():
-        chat(model, system, max_tokens, temperature)
+        chat(model, system, max_tokens, temperature, host, port)
         return
     question = _question(prompt)
-    api, name = _have_up(model)
+    api, name = _have_up(model, host, port)
     messages = [*_opening(system), {"role": "user", "content": question}]
     _answer(api, {"model": name, "messages": messages} | _sampling(max_tokens, temperature))
 
@@ -64,9 +68,11 @@ def chat(
     system: SystemOption = None,
     max_tokens: MaxTokensOption = None,
     temperature: TemperatureOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
 ) -> None:
     """Talk with a model, with history; Ctrl-C stops an answer, /bye leaves."""
-    api, name = _have_up(model)
+    api, name = _have_up(model, host, port)
     _enable_line_editing()
     output.say("Talking with {name}. {HELP}", name=name, HELP=_HELP)
     messages = _opening(system)
@@ -80,33 +86,35 @@ def chat(
             _exchange(api, name, messages, text, _sampling(max_tokens, temperature))
 
 
-def _have_up(text: str) -> tuple[Api, str]:
+def _have_up(text: str, host: str | None, port: int | None) -> tuple[Api, str]:
     """The gateway, and the model's name; the model is pulled and started if needed."""
     from yibu.cli.connect import access
 
     context = Context.here()
+    start = partial(_start, context, text, host, port)
     try:
         api = access(context).api
     except NotRunningError:
-        return _start(context, text)
+        return start()
     names = [entry["id"] for entry in api.get("/v1/models")["data"]]
-    if text in names:
+    if text in names and host is None and port is None:
         return api, text
     try:
-        return _start(context, text)
+        return start()
     except SourceError as error:
         up = tr("These are up: {names}. {hint}", names=", ".join(names), hint=error.hint)
         raise SourceError(error.message, hint=up if names else error.hint) from error
 
 
-def _start(context: Context, text: str) -> tuple[Api, str]:
+def _start(context: Context, text: str, host: str | None, port: int | None) -> tuple[Api, str]:
     """As ``yibu up -d`` does it."""
     from yibu.cli.connect import access
     from yibu.cli.launch import NodeLaunch
     from yibu.cli.session import NodeSession
-    from yibu.management.entries import choose
+    from yibu.management.entries import TypedOptions, choose
 
-    chosen = choose([text], context.load(), context.directory)
+    typed = TypedOptions(host=host, port=port)
+    chosen = choose([text], context.load(), context.directory, typed)
     (model,) = chosen.models
     with NodeLaunch(context) as node:
         NodeSession(context, chosen.config, node).up_detached([model])

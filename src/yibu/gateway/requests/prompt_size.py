@@ -29,8 +29,7 @@ def refuse_overlong(kind: Kind, request: JsonRequest, max_context: int | None) -
     if max_context is None or request.size <= max_context * CHARACTERS_PER_TOKEN:
         return
     body = request.body
-    truncates = body.get("truncate_prompt_tokens") or body.get("truncation") == "auto"
-    if truncates or kind not in _GENERATING:
+    if kind not in _GENERATING or body.get("truncate_prompt_tokens"):
         return
     field = PROMPT_FIELDS[kind]
     prompt = body.get(field)

@@ -26,7 +26,7 @@ def deadline(
     current, config = model.current, model.current.config
     if len(model.queue) >= config.max_queue:
         raise OverloadedError(
-            "{queue_count} requests wait for the model {model!r} already",
+            "The queue of model {model!r} is full; requests in it: {queue_count}",
             queue_count=len(model.queue),
             model=model.name,
             hint="Ask again later; max_queue of the model in yibu.yaml sets the limit",
