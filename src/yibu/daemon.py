@@ -56,7 +56,7 @@ from yibu.node.machine.hardware import gpus
 from yibu.node.node import Node
 from yibu.node.tasks import cancelled
 from yibu.node.timings import Timings
-from yibu.paths import Paths, describe
+from yibu.paths import Paths, file_error
 from yibu.plain_errors import plain_error
 from yibu.redaction import register, register_environment
 
@@ -97,7 +97,7 @@ def main() -> NoReturn:
                     )
                 )  # fmt: skip
         except (YibuError, OSError) as error:
-            shown = error if isinstance(error, YibuError) else YibuError(describe(error))
+            shown = error if isinstance(error, YibuError) else file_error(error)
             _log.error("%s", shown, exc_info=shown is not error)
             if isinstance(error, AlreadyRunningError):
                 link.stopping()  # to try again would end in the same way

@@ -47,10 +47,25 @@ def write_new(path: Path, content: str | bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def try_lock(descriptor: int) -> bool:
+def lock(path: Path, descriptor: int, kind: int) -> None:
+    """Lock an open file, by flock(2).
+
+    Raises:
+        BlockingIOError: ``kind`` is not to wait, and another has it.
+        OSError: it cannot be locked; names the file, which the system does not.
+    """
+    try:
+        fcntl.flock(descriptor, kind)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def try_lock(path: Path, descriptor: int) -> bool:
     """Lock an open file, unless another process has."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(path, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -105,9 +105,17 @@ class Paths:
             ) from error
 
 
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
 def log_name(file: Path) -> str:
     """Whose log it is: a replica, or the node. Names of files are UTF-8, whatever the locale encodes."""
     return os.fsencode(file.name).decode(errors="replace").rpartition(".log")[0]
+
+
+def file_error(error: OSError) -> YibuError:
+    """An error of the file system, with what to do about it."""
+    return YibuError(describe(error), hint=remedy(error))
 
 
 def describe(error: OSError) -> str:
@@ -135,6 +143,11 @@ def remedy(error: OSError) -> str:
         return tr(
             "See whose it is, or choose another directory: ls -ld {directory}",
             directory=file.parent,
+        )
+    if error.errno in _NO_LOCKS:
+        return tr(
+            "Its file system cannot lock files. Choose a directory on another one (YIBU_HOME=DIR), "
+            "or mount it with locks; NFS: -o local_lock=flock",
         )
     if error.errno == errno.ENOENT and not file.parent.is_dir():
         return tr("Make its directory first: mkdir -p {directory}", directory=file.parent)

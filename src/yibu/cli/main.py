@@ -34,7 +34,7 @@ from yibu.cli.verbs import (
 )
 from yibu.errors import UsageError, YibuError
 from yibu.messages import tr
-from yibu.paths import describe, remedy
+from yibu.paths import file_error
 from yibu.redaction import register_environment
 
 
@@ -115,7 +115,7 @@ def run(argv: list[str]) -> int:
         output.talk(f"yibu: {error}")
         return exits.exit_code(error)
     except OSError as error:  # a file or a directory of the user's that cannot be used
-        output.talk(f"yibu: {YibuError(describe(error), hint=remedy(error))}")
+        output.talk(f"yibu: {file_error(error)}")
         return exits.FAILED
     return result if isinstance(result, int) else exits.DONE
 

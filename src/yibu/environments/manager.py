@@ -329,12 +329,11 @@ class EnvironmentManager:
     ) -> Iterator[int]:
         """Hold the name's lock file; yields its descriptor."""
         self._make_directory()
-        descriptor = os.open(
-            self._directory / f".{spec.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        path = self._directory / f".{spec.name}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             waited, cancel = False, cancel or threading.Event()
-            while not try_lock(descriptor):
+            while not try_lock(path, descriptor):
                 if not waited:
                     reader.enter("waiting")
                     waited = True

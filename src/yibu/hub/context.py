@@ -20,6 +20,7 @@ from yibu.hub.records import Record, Records, slug
 from yibu.hub.settings import HubSettings
 from yibu.hub.types import Source
 from yibu.messages import tr
+from yibu.paths import remedy
 from yibu.units import sizes_apart
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -121,7 +122,7 @@ def os_errors(source: Source) -> Iterator[None]:
             source=source,
             filename=error.filename or tr("the file system"),
             strerror=error.strerror or error,
-            hint="Check the directory's owner and permissions",
+            hint=remedy(error) or tr("Check the directory's owner and permissions"),
         ) from error
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from yibu import files
 from yibu.errors import PullCancelledError
 
 READ_ONLY_ERRNOS = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
@@ -110,7 +111,7 @@ def _lock(path: Path, kind: int) -> int | None:
     while True:
         descriptor = _open(path)
         try:
-            fcntl.flock(descriptor, kind)
+            files.lock(path, descriptor, kind)
             if _stands_at(path, descriptor):
                 return descriptor
         except BlockingIOError:

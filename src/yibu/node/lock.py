@@ -93,7 +93,7 @@ def node_lock(
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         deadline = time.monotonic() + patience
-        while not (locked := try_lock(descriptor)) and time.monotonic() < deadline:
+        while not (locked := try_lock(path, descriptor)) and time.monotonic() < deadline:
             time.sleep(_POLL)
         if not locked:
             node = _lines(path)[:1] or ["unknown"]

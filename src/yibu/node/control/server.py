@@ -18,7 +18,7 @@ from yibu.errors import UsageError, YibuError
 from yibu.messages import pack, tr
 from yibu.node.control.control import Control, Hand, Send
 from yibu.node.tasks import cancelled, first_of
-from yibu.paths import describe
+from yibu.paths import file_error
 from yibu.plain_errors import plain_error
 
 _log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ async def _reply(control: Control, line: bytes, send: Send, hand: Hand) -> None:
     except YibuError as error:
         await send({"error": plain_error(error)})
     except OSError as error:  # a full disk, no more descriptors
-        await send({"error": plain_error(YibuError(describe(error)))})
+        await send({"error": plain_error(file_error(error))})
     except (ValueError, KeyError, TypeError) as error:
         text = tr(
             "the request cannot be read: {name}: {error}", name=type(error).__name__, error=error
