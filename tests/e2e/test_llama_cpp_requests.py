@@ -16,6 +16,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
 from tests.e2e.home import Home
+from tests.planner.planner_files import with_metadata
 from tests.support.llama_server import WAYS, options_of
 
 pytestmark = pytest.mark.engine
@@ -226,6 +227,60 @@ def test_vectors_are_cut_where_the_model_is_said_to_be_matryoshka(client: openai
     assert cut == pytest.approx([value / size for value in whole[:64]], rel=1e-3, abs=1e-5)
     with pytest.raises(openai.BadRequestError, match="64, 128"):
         client.embeddings.create(model="smol", input="hello", dimensions=65)
+
+
+@pytest.fixture(scope="module")
+def coder(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    """The same model with three of its tokens called those that mark a prefix and a suffix."""
+    (packaged,) = json.loads(home.yibu("ls", "--json").stdout)["models"]
+    named = {
+        f"tokenizer.ggml.fim_{name}_token_id": 3 + n for n, name in enumerate(["pre", "suf", "mid"])
+    }
+    other = Home(tmp_path_factory.mktemp("coder"), home.cache)
+    file = other.root / "coder.gguf"
+    file.write_bytes(with_metadata(Path(packaged["path"]).read_bytes(), named))
+    written = json.loads((home.root / "yibu.yaml").read_text())["models"][0]["options"]
+    options = written | {"context": 4096, "embeddings": False, "dimensions": []}
+    other.write([{"name": "smol", "source": str(file), "options": options}])
+    try:
+        other.yibu("up", "-d", timeout=600)
+        with openai.OpenAI(base_url=f"{other.url()}/v1", api_key="none", max_retries=0) as client:
+            yield client
+    finally:
+        other.stop()
+
+
+def test_a_gap_is_filled_in(coder: openai.OpenAI) -> None:
+    wanted: dict[str, Any] = {"model": "smol", "prompt": "def f(", "suffix": "return 1",
+                              "max_tokens": 8, "temperature": 0, "extra_body": {"ignore_eos": True}}  # fmt: skip
+    answer = coder.completions.create(**wanted, logprobs=1)
+    (choice,) = answer.choices
+    assert choice.text
+    assert choice.logprobs is not None
+    assert "".join(choice.logprobs.tokens or ()) == choice.text
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 8
+    assert answer.usage.prompt_tokens >= 9  # three marks, and three tokens on each side of the gap
+    parts = list(coder.completions.create(**wanted, stream=True))
+    assert "".join(part.choices[0].text for part in parts) == choice.text
+    assert parts[-1].choices[0].finish_reason == choice.finish_reason == "length"
+    assert coder.completions.create(**wanted | {"suffix": "pass"}).choices[0].text != choice.text
+    two = coder.completions.create(**wanted | {"temperature": 1}, n=2, seed=1)
+    assert [one.index for one in two.choices] == [0, 1]
+
+
+def test_a_text_around_a_gap_is_read_whole_or_refused(coder: openai.OpenAI) -> None:
+    whole = coder.completions.create(
+        model="smol", prompt="word " * 1500, suffix="word " * 400, max_tokens=1
+    )
+    assert whole.usage is not None
+    assert whole.usage.prompt_tokens > 1900
+    for prompt, suffix in ((1600, 1), (1, 600)):
+        with pytest.raises(openai.BadRequestError, match="batch") as found:
+            coder.completions.create(
+                model="smol", prompt="word " * prompt, suffix="word " * suffix, max_tokens=1
+            )
+        assert found.value.code == "context_length_exceeded"
 
 
 def test_a_model_without_tokens_for_it_fills_nothing_in(client: openai.OpenAI) -> None:

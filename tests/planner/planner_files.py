@@ -56,6 +56,15 @@ def gguf_bytes(
     return out + b"\0" * data
 
 
+def with_metadata(file: bytes, metadata: Mapping[str, int]) -> bytes:
+    """A GGUF file with further keys before its own; as many bytes longer as keep its tensors aligned."""
+    version, tensors, keys = struct.unpack_from("<IQQ", file, 4)
+    added = b"".join(gguf_string(key) + gguf_value(value) for key, value in metadata.items())
+    padding = gguf_string("padding") + gguf_value(" " * (-(len(added) + 27) % 32))
+    head = b"GGUF" + struct.pack("<IQQ", version, tensors, keys + len(metadata) + 1)
+    return head + added + padding + file[24:]
+
+
 LLAMA = {
     "general.architecture": "llama",
     "general.file_type": 2,

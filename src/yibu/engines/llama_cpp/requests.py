@@ -79,7 +79,7 @@ _COMPLETIONS = rows.varied(
     *done(tr("by llama.cpp's 'json_schema'"), *(f"response_format[type={kind}]" for kind in
           ("text", "json_object", "json_schema"))),
     *refused(_SHAPED, "response_format[type=structural_tag]"),
-    *done(tr("by /infill, for models with tokens for it (else 400). A stream comes in one piece"), "suffix"),
+    *done(tr("by /infill, for models with tokens for it, texts up to a batch (else 400). A stream comes in one piece"), "suffix"),
     *done(tr("as many as 'n' is what comes anyway; more is a 400"), "best_of"),
 )  # fmt: skip
 

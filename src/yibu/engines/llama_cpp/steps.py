@@ -6,9 +6,10 @@ import math
 from collections.abc import Generator
 from typing import Any
 
+from yibu.engines.answers import CONTEXT_EXCEEDED
 from yibu.engines.llama_cpp.messages import chat_of, message_of
 from yibu.engines.requests import Body, Call, ModelContext, Steps, refusal
-from yibu.errors import EngineGoneError
+from yibu.errors import EngineGoneError, InvalidRequestError
 from yibu.messages import tr
 
 _FORCED = 1000.0
@@ -160,6 +161,7 @@ def infill(body: Body, suffix: str, asked: ModelContext) -> Steps:
     wanted.setdefault("max_tokens", 16)
     answer: Any = yield Call("/infill", wanted, refusal("suffix", _NO_INFILL, asked))
     parts = answer if isinstance(answer, list) else [answer]
+    yield from _refuse_cut(body["prompt"], suffix, parts[0]["tokens_evaluated"])
     choices = []
     for index, part in enumerate(parts):
         text = _Text(part["content"], tuple(part.get("completion_probabilities", ())))
@@ -182,6 +184,31 @@ def infill(body: Body, suffix: str, asked: ModelContext) -> Steps:
             "total_tokens": sum(counts),
         },
     }
+
+
+def _refuse_cut(prompt: str, suffix: str, evaluated: int) -> Generator[Call, Body]:
+    """Refuse what ``/infill`` has read a part of only, which it does not say.
+
+    Its own tokens count among the evaluated ones: three marks, and up to four for a file's name.
+
+    Raises:
+        InvalidRequestError: it has evaluated fewer tokens than both texts have.
+    """
+    counts = []
+    for text in (prompt, suffix):
+        wanted = {"content": text, "add_special": False, "parse_special": False}
+        counts.append(len((yield Call("/tokenize", wanted))["tokens"]))
+    if evaluated < sum(counts) + 3:
+        raise InvalidRequestError(
+            "The prompt has {prompt} tokens and 'suffix' {suffix}, which is more than llama.cpp reads "
+            "around a gap: three quarters of a batch before it and one quarter behind it",
+            prompt=counts[0],
+            suffix=counts[1],
+            hint="Send less of the text around the gap, or raise options.batch of the model in yibu.yaml "
+            "(2048 unless it is set)",
+            param="prompt",
+            code=CONTEXT_EXCEEDED,
+        )
 
 
 def cut_embeddings(body: Body, length: int) -> Steps:
