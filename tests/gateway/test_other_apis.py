@@ -101,6 +101,33 @@ async def test_responses_whole_and_streamed(serve: Serve, backend: FakeBackend) 
             assert texts == ['I "model":"inner"']
 
 
+async def test_anthropics_client_lists_the_models(serve: Serve, backend: FakeBackend) -> None:
+    import anthropic
+    from anthropic.types import ModelInfo
+
+    names = [f"m{number}" for number in range(5)]
+    for name in names:
+        backend.add(name, max_context=4096)
+    async with (
+        serve(keys=(KEY,)) as gateway,
+        anthropic.AsyncAnthropic(base_url=gateway.url, api_key=KEY, max_retries=0) as client,
+    ):
+        found = [model async for model in client.models.list(limit=2)]
+        assert [model.id for model in found] == names
+        for model in found:
+            ModelInfo.model_validate(model.model_dump(exclude_unset=True))
+        assert (found[0].created_at.timestamp(), found[0].max_input_tokens) == (1, 4096)
+        page = await client.models.list(before_id="m3", limit=2)
+        assert ([model.id for model in page.data], page.has_more) == (["m1", "m2"], True)
+        assert (await client.models.retrieve("m1")).display_name == "m1"
+        with pytest.raises(anthropic.NotFoundError, match="m9") as missing:
+            await client.models.retrieve("m9")
+        assert missing.value.type == "not_found_error"
+        for fields in ({"limit": 0}, {"limit": "x"}, {"after_id": "m9"}):
+            with pytest.raises(anthropic.BadRequestError):
+                await client.models.list(**fields)  # type: ignore[arg-type]
+
+
 async def test_messages_whole_and_streamed(serve: Serve, backend: FakeBackend) -> None:
     import anthropic
     from anthropic.types import Message

@@ -25,37 +25,6 @@ class ErrorAnswer(BaseModel):
     error: Error
 
 
-class ModelMeta(BaseModel):
-    """As llama.cpp's server has it."""
-
-    n_ctx: int | None
-    n_ctx_train: int | None
-    n_params: int | None
-    size: int | None
-
-
-class Model(BaseModel):
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    engine: str
-    state: str
-    capabilities: list[str]
-    max_context: int | None = None
-    """Tokens a request may have; clients look for it under the two names that follow as well."""
-    max_model_len: int | None = None
-    context_length: int | None = None
-    parent: str | None = None
-    """Of a LoRA adapter: its model."""
-    meta: ModelMeta | None = None
-
-
-class ModelList(BaseModel):
-    object: Literal["list"]
-    data: list[Model]
-
-
 class RecognizeError(BaseModel):
     """As the script has it whose path this is."""
 

@@ -30,23 +30,20 @@ from yibu.gateway.envelope import (
     error_body,
     error_headers,
 )
-from yibu.gateway.limits import Models, visible
+from yibu.gateway.limits import visible
 from yibu.gateway.ollama.inventory import add_inventory
-from yibu.gateway.operations import dialect_of, right_path, unknown_model
+from yibu.gateway.operations import dialect_of, right_path
 from yibu.gateway.schemas.answers import (
-    ErrorAnswer,
     Health,
-    Model,
-    ModelList,
-    ModelMeta,
     Readiness,
 )
+from yibu.gateway.surface.models import ANTHROPIC_HEADER, add_models
 from yibu.gateway.surface.openapi import DESCRIPTION, document
 from yibu.gateway.surface.tokenizer import add_tokenizer_info
 from yibu.gateway.surface.usage import add_usage
 from yibu.messages import accepted
 from yibu.prometheus import CONTENT_TYPE
-from yibu.routing import Backend, Route
+from yibu.routing import Backend
 
 if TYPE_CHECKING:
     from yibu.accounts.live import Caller
@@ -85,7 +82,7 @@ def create_surface(
         redirect_slashes=False,  # the gateway takes a path with and without one
     )
     _errors(app)
-    _models(app, deps.backend)
+    add_models(app, deps.backend)
     _health(app, deps.backend, draining)
     _metrics(app, metrics)
     _pages(app)
@@ -117,7 +114,8 @@ def _errors(app: FastAPI) -> None:
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestError)
         headers = {name.decode(): value.decode() for name, value in error_headers(error)}
-        dialect = dialect_of(request.url.path)
+        anthropic = ANTHROPIC_HEADER in request.headers
+        dialect = "anthropic" if anthropic else dialect_of(request.url.path)
         language = accepted(request.headers.get("accept-language", ""))
         body = error_body(error, dialect, language=language)
         return Response(body, error.status, headers)
@@ -142,52 +140,6 @@ def _errors(app: FastAPI) -> None:
     app.add_exception_handler(YibuError, node_refused)
     app.add_exception_handler(RequestError, refused)
     app.add_exception_handler(HTTPException, http)
-
-
-def _models(app: FastAPI, backend: Backend) -> None:
-    @app.get("/v1/models", tags=["models"], summary="List the models", openapi_extra=allow("key"))
-    async def list_models(request: Request) -> ModelList:
-        models = visible(backend, request.scope[CALLER])
-        data = [_model(r, name, models) for r in models.routes() for name in (r.model, *r.names)]
-        return ModelList(object="list", data=data)
-
-    @app.get(
-        "/v1/models/{model:path}",
-        tags=["models"],
-        summary="Look one model up; its name may hold slashes",
-        responses={404: {"model": ErrorAnswer}},
-        openapi_extra=allow("key"),
-    )
-    async def get_model(model: str, request: Request) -> Model:
-        models = visible(backend, request.scope[CALLER])
-        route = models.route(model)
-        if route is None:
-            raise unknown_model(models, model)
-        return _model(route, model, models)
-
-
-def _model(route: Route, name: str, models: Models) -> Model:
-    """``models`` are those that the caller may know of."""
-    beside = route.meant(name) != route.model and models.route(route.model) is not None
-    return Model(
-        id=name,
-        object="model",
-        created=route.created,
-        owned_by="yibu",
-        engine=route.engine,
-        state=route.state,
-        capabilities=sorted(route.capabilities),
-        max_context=route.max_context,
-        max_model_len=route.max_context,
-        context_length=route.max_context,
-        parent=route.model if beside else None,
-        meta=ModelMeta(
-            n_ctx=route.max_context,
-            n_ctx_train=route.details.trained_context,
-            n_params=route.details.parameters or None,
-            size=route.details.size or None,
-        ),
-    )
 
 
 def _health(app: FastAPI, backend: Backend, draining: Callable[[], bool]) -> None:
