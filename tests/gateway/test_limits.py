@@ -174,11 +174,17 @@ async def test_a_spent_budget_is_not_worth_a_retry(
             base_url=gateway.url + "/v1", api_key=alice["authorization"].split()[1]
         )
         async with client:
-            assert (await client.chat.completions.create(**chat())).usage.total_tokens == 34
+            raw = await client.chat.completions.with_raw_response.create(**chat())
+            assert raw.parse().usage.total_tokens == 34
+            assert raw.headers["x-ratelimit-limit-tokens"] == "30"
             with pytest.raises(openai.RateLimitError) as refused:
                 await client.chat.completions.create(**chat())
         assert refused.value.code == "insufficient_quota"
-        assert refused.value.response.headers["x-should-retry"] == "false"
+        told = refused.value.response.headers
+        assert told["x-should-retry"] == "false"
+        assert told["x-ratelimit-remaining-tokens"] == "0"
+        assert told["x-ratelimit-reset-tokens"].endswith("s")
+        assert "x-ratelimit-limit-requests" not in told
         assert len(up.received) == 1
         async with gateway.http.get(gateway.url + "/v1/usage", headers=alice) as answer:
             budget = (await answer.json())["budget"]

@@ -41,6 +41,9 @@ class Bucket:
         """Seconds until it holds ``level``."""
         return max(0.0, (level - self.level) * 60 / self.capacity)
 
+    def window(self) -> Window:
+        return Window(self.capacity, max(0, int(self.level + _DUST)), self.wait(self.capacity))
+
     def resize(self, capacity: int) -> None:
         """Change the capacity; what was taken out stays taken."""
         self.level += capacity - self.capacity
@@ -69,6 +72,10 @@ class Spending:
             self.start, self.end = bounds(self.budget.period, now)
             self.spent, self.stale = 0, True
 
+    def window(self, now: float) -> Window:
+        left = max(0, self.budget.tokens - self.spent)
+        return Window(self.budget.tokens, left, self.end - now)
+
 
 def bounds(period: Period, now: float) -> tuple[float, float]:
     """Start and end of the day or month of ``now``, in Unix seconds."""
@@ -96,7 +103,7 @@ class LimitRefusal:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The remaining requests or tokens a minute."""
+    """The remaining requests or tokens, of a minute or of a budget."""
 
     limit: int
     remaining: int
@@ -106,7 +113,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class LimitVerdict:
-    """Whether a request may begin, and what is left of requests and of tokens a minute."""
+    """Whether a request may begin, and what is left of requests and of tokens."""
 
     refusal: LimitRefusal | None
     windows: tuple[Window | None, Window | None]
@@ -203,15 +210,17 @@ class Admission(NamedTuple):
 
 def admit(meters: Sequence[Meter], tokens: int, now: float, wall: float) -> LimitVerdict:
     """Take a request's share of every limit, or of none: the longest wait is told. What is left of
-    requests and of tokens a minute is so by the tightest limit of each."""
+    requests and of tokens is so by the tightest limit of each."""
     refusals = [found for meter in meters if (found := meter.refusal(now, wall)) is not None]
     for meter in meters:
         meter.refill(now)
         if not refusals:
             meter.begin(tokens)
     refusal = max(refusals, key=lambda refusal: refusal.wait, default=None)
-    requests = _tightest([meter.requests for meter in meters])
-    return LimitVerdict(refusal, (requests, _tightest([meter.tokens for meter in meters])))
+    of_requests = [meter.requests.window() for meter in meters if meter.requests is not None]
+    of_tokens = [meter.tokens.window() for meter in meters if meter.tokens is not None]
+    of_tokens += [meter.spending.window(wall) for meter in meters if meter.spending is not None]
+    return LimitVerdict(refusal, (_tightest(of_requests), _tightest(of_tokens)))
 
 
 def _resized(bucket: Bucket | None, capacity: int | None, now: float) -> Bucket | None:
@@ -223,10 +232,5 @@ def _resized(bucket: Bucket | None, capacity: int | None, now: float) -> Bucket 
     return bucket
 
 
-def _tightest(buckets: Sequence[Bucket | None]) -> Window | None:
-    found = [bucket for bucket in buckets if bucket is not None]
-    if not found:
-        return None
-    least = min(found, key=lambda bucket: bucket.level)
-    remaining = max(0, int(least.level + _DUST))
-    return Window(least.capacity, remaining, least.wait(least.capacity))
+def _tightest(windows: Sequence[Window]) -> Window | None:
+    return min(windows, key=lambda window: window.remaining, default=None)
