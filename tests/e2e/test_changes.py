@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+import pytest
+
 from tests.support.polling import until
 
 from .home import Home, fake
@@ -81,6 +84,23 @@ def test_a_changed_file_is_applied_without_a_dropped_request(home: Home) -> None
     assert "nothing to go back to" in home.yibu("rollback", "--yes", code=2).stderr.lower()
 
 
+def test_up_changes_a_model_as_apply_does(home: Home) -> None:
+    home.write([fake("a")])
+    home.yibu("up", "-d")
+    home.write([fake("a", "--tokens", "2")])
+    with clients(home, "a") as statuses:
+        until(lambda: statuses[200] > 20)
+        home.yibu("up", "-d")
+        served = statuses[200]
+        until(lambda: statuses[200] > served + 20)
+        home.write([fake("a", "--fail-start", "CUDA out of memory")])
+        assert "CUDA out of memory" in home.yibu("up", "-d", code=1).stderr
+        served = statuses[200]
+        until(lambda: statuses[200] > served + 20)
+    assert set(statuses) == {200}
+    assert [replica["id"] for replica in home.model("a")["replicas"]] == ["a-0.2"]
+
+
 def test_a_change_that_fails_leaves_the_old_one_serving(home: Home) -> None:
     home.write([fake("a")])
     home.yibu("up", "-d")
@@ -94,6 +114,62 @@ def test_a_change_that_fails_leaves_the_old_one_serving(home: Home) -> None:
     assert set(statuses) == {200}
     assert [replica["id"] for replica in home.model("a")["replicas"]] == ["a-0"]
     assert home.model("a")["state"] == "ready"
+
+
+def most_memory() -> int:
+    """Bytes of which two models do not fit here at once."""
+    return int(psutil.virtual_memory().available * 0.6)
+
+
+def test_where_two_do_not_fit_requests_wait_for_the_change(home: Home) -> None:
+    memory = most_memory()
+    home.write([fake("a", memory=memory)])
+    home.yibu("up", "-d")
+    home.write([fake("a", "--tokens", "2", "--ready-after", "1", memory=memory)])
+    with clients(home, "a") as statuses:
+        until(lambda: statuses[200] > 20)
+        home.yibu("apply", "--yes")
+        served = statuses[200]
+        until(lambda: statuses[200] > served + 20)
+    assert set(statuses) == {200}
+    assert [replica["id"] for replica in home.model("a")["replicas"]] == ["a-0.2"]
+
+
+@pytest.mark.parametrize("fault", ["fails", "hangs"])
+def test_where_two_do_not_fit_the_old_one_comes_back_for_one_that_fails(
+    home: Home, fault: str
+) -> None:
+    memory = most_memory()
+    home.write([fake("a", memory=memory)])
+    home.yibu("up", "-d")
+    before = home.model("a")["replicas"][0]["pid"]
+    faulty = ["--hang"] if fault == "hangs" else ["--fail-start", "CUDA out of memory"]
+    changed = fake("a", *faulty, memory=memory)
+    changed["options"]["start_timeout"] = 2
+    home.write([changed])
+    with clients(home, "a") as statuses:
+        until(lambda: statuses[200] > 20)
+        failed = home.yibu("apply", "--yes", code=1)
+        until(lambda: ask(home, home.url(), "a")[0] == 200)
+        served = statuses[200]
+        until(lambda: statuses[200] > served + 20)
+    assert ("CUDA out of memory" if fault == "fails" else "2 s") in failed.stderr
+    assert set(statuses) == {200}
+    assert home.model("a")["state"] == "ready"
+    assert home.model("a")["replicas"][0]["pid"] != before, "it had made room"
+
+
+def test_a_change_that_hangs_leaves_the_old_one_serving(home: Home) -> None:
+    home.write([fake("a")])
+    home.yibu("up", "-d")
+    changed = fake("a", "--hang")
+    changed["options"]["start_timeout"] = 2
+    home.write([changed])
+    with clients(home, "a") as statuses:
+        until(lambda: statuses[200] > 20)
+        home.yibu("apply", "--yes", code=1)
+    assert set(statuses) == {200}
+    assert [replica["id"] for replica in home.model("a")["replicas"]] == ["a-0"]
 
 
 def test_a_change_that_fails_while_the_engine_restarts_costs_nothing(home: Home) -> None:
