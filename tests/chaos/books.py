@@ -259,7 +259,7 @@ class Books:
         got = f"{response.status} {response.fault} {response.body[-300:]!r}" if response else ""
         self.wrong.append(
             f"{entry.order.act} ({'stream' if entry.stream else 'whole'}, {entry.model},"
-            f" {entry.how}, {entry.order.nonce}): {fault} [{got}]"
+            f" {entry.how}, {entry.order.nonce}): {fault} [{got}] at {time.strftime('%H:%M:%S')}"
         )
 
     def overdue(self) -> None:

@@ -64,6 +64,8 @@ class Line:
                 async with asyncio.timeout(0.001):
                     self._rest = await self._reader.read(1000)
             except TimeoutError:
+                # On a busy loop the end may have come in the very moment in which the wait was over.
+                self.usable = not self._reader.at_eof()
                 return b""
             except OSError:
                 self.usable = False

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import json
 import random
+import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -70,6 +72,18 @@ async def test_bytes_that_nobody_asked_for_are_found(port: int) -> None:
         while not (data := await line.unasked()):
             assert line.usable
         assert b"late" in data
+
+
+async def test_a_connection_that_ends_while_the_loop_is_busy_is_not_used_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        async with Line.to(server.getsockname()[1]) as line:
+            other, _ = server.accept()
+            waiting = asyncio.create_task(line.unasked())
+            await asyncio.sleep(0)
+            other.close()
+            time.sleep(0.005)
+            assert await waiting == b""
+            assert not line.usable
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -7,6 +7,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from tests.e2e.home import Home
 from tests.planner.planner_files import with_metadata
 from tests.support.llama_server import WAYS, options_of
+from tests.support.polling import until
 
 pytestmark = pytest.mark.engine
 
@@ -287,6 +289,23 @@ def test_a_model_without_tokens_for_it_fills_nothing_in(client: openai.OpenAI) -
     with pytest.raises(openai.BadRequestError) as found:
         client.completions.create(model="smol", prompt="def f(", suffix="return 1")
     assert found.value.param == "suffix"
+
+
+def test_what_exceeds_the_slots_waits_at_the_gateway(home: Home, client: openai.OpenAI) -> None:
+    def ask(number: int) -> str | None:
+        answer = client.completions.create(
+            model="smol",
+            prompt=f"{number}. {STORY}",
+            max_tokens=150,
+            extra_body={"ignore_eos": True},
+        )
+        return answer.choices[0].finish_reason
+
+    with ThreadPoolExecutor(6) as clients:
+        asked = [clients.submit(ask, number) for number in range(6)]
+        until(lambda: home.model("smol")["queued"] == 4)
+        assert [one.result() for one in asked] == ["length"] * 6
+    assert home.model("smol")["queued"] == 0
 
 
 def test_a_chat_is_cut_into_the_tokens_that_it_costs(home: Home, client: openai.OpenAI) -> None:
