@@ -82,9 +82,11 @@ def test_a_file_without_models_stops_what_it_had(home: Home) -> None:
     home.write([])
     for verb in (["up", "-d"], ["apply", "--yes"], ["plan"]):
         assert "yibu.yaml has none" in home.yibu(*verb, code=2).stderr
-    home.yibu("config", "check")
     home.write([fake("m")])
     home.yibu("up", "-d")
+    for emptied in ("", "gateway: {port: 0}", "models:"):
+        (home.root / "yibu.yaml").write_text(emptied)
+        assert "models: []" in home.yibu("apply", "--yes", code=2).stderr
     home.write([], port=port(home))
     assert "yibu apply -f" in home.yibu("up", "-d", code=2).stderr
     assert "m" in home.yibu("diff", "--exit-code", code=1).stdout

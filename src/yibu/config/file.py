@@ -73,6 +73,7 @@ def resolve(
         gateway=_gateway(schema.gateway, {name: value for name, (value, _) in given.items()}, env),
         models=tuple(_model(model, schema.gateway.keep, path) for model in schema.models),
         path=path.absolute() if path else None,
+        no_models="models" in schema.model_fields_set and not schema.models,
         origins={f"gateway.{name}": origin for name, (_, origin) in given.items()},
     )
 

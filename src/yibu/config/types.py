@@ -218,6 +218,8 @@ class Config:
     models: tuple[ModelConfig, ...] = ()
     path: Path | None = None
     """The file it was read from; None when there was none."""
+    no_models: bool = False
+    """Whether the file says ``models: []``; one without that key may have been emptied by accident."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """``gateway.port`` → ``flag`` and so on, for every gateway setting that is not a default."""
     typed_keys: tuple[str, ...] = field(default=(), repr=False)

@@ -39,7 +39,7 @@ def check_config(config: Config, context: Context) -> tuple[Config, tuple[str, .
         _collect(faults, partial(check_entry, model))
     settled = _collect(faults, lambda: gateway_settings(config)) or config
     _collect(faults, lambda: check_settings(settings_of(settled, context.env)[0], context))
-    chosen = _collect(faults, lambda: choose((), config, context.directory, may_be_empty=True))
+    chosen = _collect(faults, lambda: choose((), config, context.directory))
     refuse(faults)
     return settled, () if chosen is None else chosen.notes
 

@@ -185,7 +185,7 @@ def choose(
 ) -> Chosen:
     """The models that are named (names of the file, catalogue entries, sources), or all of the file.
 
-    ``may_be_empty``: the file may have no models.
+    ``may_be_empty``: the file may say that it has none.
 
     Raises:
         UsageError: nothing is named anywhere, or a name is unknown, or several models are named with
@@ -197,7 +197,7 @@ def choose(
     _refuse_twins(entries)
     for_one = typed.name or typed.engine or typed.flags
     wanted, typed, flags = _read_typed(wanted, typed, entries, directory)
-    if not wanted and not entries and not (may_be_empty and config.path):
+    if not wanted and not entries and not (may_be_empty and config.no_models):
         raise no_model(config)
     named = [_named(text, entries, directory) for text in wanted] if wanted else entries
     if for_one and len(named) != 1:
@@ -226,7 +226,7 @@ def no_model(config: Config) -> UsageError:
     return UsageError(
         "No model was named, and {path} has none.",
         path=config.path,
-        hint="Try: yibu up smollm2. To stop the models that it had: yibu apply -f {path}",
+        hint="Try: yibu up smollm2. To stop the models that it had: models: [], and yibu apply -f {path}",
     )
 
 

@@ -50,7 +50,7 @@ def completion(body: Body, *, echo: bool) -> Steps:
         "completion_tokens": counts[1],
         "total_tokens": sum(counts),
     }
-    kept = {key: answer[key] for key in ("id", "object", "created", "model") if key in answer}
+    kept: Body = {key: answer[key] for key in ("id", "object", "created", "model") if key in answer}
     return {**kept, "choices": choices, "usage": usage}
 
 
