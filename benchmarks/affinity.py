@@ -1,8 +1,8 @@
 """What it brings that the turns of one chat go to the same replica.
 
-    python benchmarks/affinity.py [--chats N] [--turns N] [--words N] [--json] [--cache DIR]
+    python benchmarks/affinity.py [--chats N] [--turns N] [--words N] [--engine vllm] [--json] [--cache DIR]
 
-Chats with a long first message, against two replicas of llama.cpp. One side asks each chat with one key, so that all
+Chats with a long first message, against two replicas of llama.cpp or of vLLM's CPU build. One side asks each chat with one key, so that all
 its turns meet the replica whose prefix cache has them; the other asks each turn with another key, which spreads them, for
 the key is part of what a replica is chosen by. Both in turn in one run; seconds to the first token of the turns
 after the first, medians.
@@ -19,11 +19,13 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.startup import SOURCE
 from tests.e2e.home import Home
+from tests.e2e.vllm_models import VllmModels
 
 WORDS = [
     "sea",
@@ -84,11 +86,27 @@ def chats(url: str, keys: list[str], args: argparse.Namespace, *, spread: bool) 
     return found
 
 
+def entry(engine: str, cache: Path) -> dict[str, Any]:
+    """The model's entry in yibu.yaml: the same weights for both engines."""
+    shared = {"name": "smol", "engine": engine, "replicas": 2}
+    if engine == "vllm":
+        options = {
+            "max_model_len": 4096,
+            "max_num_seqs": 4,
+            "dtype": "bfloat16",
+            "enforce_eager": True,
+        }
+        source = str(VllmModels.of(cache).smollm2())
+        return {**shared, "source": source, "options": options}
+    return {**shared, "source": SOURCE, "options": {"context": 4096, "parallel": 4}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--chats", type=int, default=4)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--words", type=int, default=600)
+    parser.add_argument("--engine", choices=["llama.cpp", "vllm"], default="llama.cpp")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--cache", type=Path, default=Path(".test-cache"))
     args = parser.parse_args()
@@ -96,10 +114,9 @@ def main() -> None:
         tempfile.TemporaryDirectory() as directory,
         Home(Path(directory), args.cache.absolute()) as home,
     ):
-        options = {"context": 4096, "parallel": 4}
-        home.write([{"name": "smol", "source": SOURCE, "replicas": 2, "options": options}])
+        home.write([entry(args.engine, args.cache.absolute())])
         keys = [home.yibu("key", "add", f"k{number}").stdout.strip() for number in range(16)]
-        home.yibu("up", "-d")
+        home.yibu("up", "-d", timeout=900)
         times: dict[str, list[float]] = {"one replica a chat": [], "spread": []}
         for _ in range(2):
             for side in times:

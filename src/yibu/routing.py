@@ -173,6 +173,7 @@ class Backend(Protocol):
         *,
         key: str = "",
         priority: Priority = "interactive",
+        weight: int = 1,
         affinity: int | None = None,
         exclude: frozenset[str] = frozenset(),
         slotless: bool = False,
@@ -181,7 +182,7 @@ class Backend(Protocol):
         else it has to be waited for.
 
         Args:
-            key: The account that asks; those that wait are answered in turn.
+            key: The account that asks; those that wait are answered in turn, by their ``weight``.
             affinity: A hash of the part of the prompt that equal requests have in common; they go to
                 the same replica, whose prefix cache has it.
             exclude: Replicas that failed this request already.

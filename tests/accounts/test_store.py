@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import yibu.accounts
 from yibu.accounts import database
 from yibu.accounts.database import AccountsError
 from yibu.accounts.secret import digest_of
@@ -33,8 +35,9 @@ def path(tmp_path: Path) -> Path:
 
 def test_an_account_comes_back_as_it_was_stored(path: Path) -> None:
     account = Account(
-        "alice", 10.0, 99.5, True, "batch", ("a", "b"), Limits(1, 2, 3), TokenBudget(1000, "day")
-    )
+        "alice", 10.0, 99.5, True, "batch", ("a", "b"), Limits(1, 2, 3), TokenBudget(1000, "day"),
+        weight=3,
+    )  # fmt: skip
     with AccountStore.open(path) as store:
         key = store.add(account)
         store.add(Account("bob"))
@@ -43,9 +46,10 @@ def test_an_account_comes_back_as_it_was_stored(path: Path) -> None:
         assert [secret.prefix for secret in alice.secrets] == [key[:13]]
         assert alice == Account(
             "alice", 10.0, 99.5, True, "batch", ("a", "b"), Limits(1, 2, 3), TokenBudget(1000, "day"),
-            alice.secrets,
+            alice.secrets, weight=3,
         )  # fmt: skip
         assert bob.models is None
+        assert bob.weight == 1
         assert not bob.limits
         assert store.get("bob") == bob
 
@@ -135,6 +139,26 @@ def test_many_processes_may_open_a_new_file_at_once(
     assert len(set(keys)) == 24
     with AccountStore.open(path) as store:
         assert len(store.accounts()) == 24
+
+
+def test_keys_of_the_first_schema_are_kept(path: Path) -> None:
+    first = (Path(yibu.accounts.__file__).parent / "migrations" / "0001.sql").read_text()
+    with AccountStore.open(path) as store:
+        key = store.add(Account("alice", 10.0, priority="batch", limits=Limits(1, 2, 3)))
+        secret = store.connection.execute("SELECT * FROM secret").fetchall()
+    path.unlink()
+    with contextlib.closing(sqlite3.connect(path)) as old, old:
+        old.executescript(f"{first}; PRAGMA user_version = 1")
+        old.execute(
+            "INSERT INTO account (name, created, admin, priority, rpm, tpm, concurrency)"
+            " VALUES ('alice', 10, 0, 'batch', 1, 2, 3)"
+        )
+        old.executemany("INSERT INTO secret VALUES (?, ?, ?, ?, ?, ?)", secret)
+    with AccountStore.open(path) as store:
+        [alice] = store.accounts()
+        assert (alice.name, alice.weight, alice.priority) == ("alice", 1, "batch")
+        assert alice.limits == Limits(1, 2, 3)
+        assert [one.prefix for one in alice.secrets] == [key[:13]]
 
 
 def test_a_newer_schema_is_left_alone(path: Path) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import stat
 import urllib.error
 import urllib.request
 from typing import Any
 
+import pytest
+
 from tests.small_disks import with_disks
 from tests.support.polling import until
 from yibu.accounts import usage
-from yibu.accounts.store import AccountStore
+from yibu.accounts.store import FILE, AccountStore
 
 from .home import Home, fake
 
@@ -75,6 +79,17 @@ def test_a_public_address_may_have_its_keys_in_the_database(home: Home) -> None:
     assert "yibu key add" in home.yibu("config", "check", code=2).stderr
     home.yibu("key", "add", "alice")
     home.yibu("config", "check")
+
+
+def test_a_keys_weight(home: Home) -> None:
+    home.yibu("key", "add", "heavy", "--weight", "3")
+    assert json.loads(home.yibu("key", "show", "heavy", "--json").stdout)["weight"] == 3
+    home.yibu("key", "set", "heavy", "--rpm", "7")
+    home.yibu("key", "set", "heavy", "--weight", "2")
+    assert "2" in home.yibu("key", "show", "heavy").stdout
+    shown = json.loads(home.yibu("key", "ls", "--json").stdout)["keys"][0]
+    assert (shown["weight"], shown["rpm"]) == (2, 7)
+    home.yibu("key", "set", "heavy", "--weight", "0", code=2)
 
 
 def test_changed_limits_hold_at_once(home: Home) -> None:
@@ -145,9 +160,13 @@ def test_usage_and_limits_of_a_real_node_outlive_it(home: Home) -> None:
     assert ask(home, alice, "/v1/usage")[1]["budget"]["used"] == used
 
 
-def test_keys_are_read_from_a_disk_that_cannot_be_written(home: Home) -> None:
+@pytest.mark.parametrize("schema", ["of today", "of the version before"])
+def test_keys_are_read_from_a_disk_that_cannot_be_written(home: Home, schema: str) -> None:
     """A database with a WAL wants to write before it is read."""
     home.yibu("key", "add", "alice", "--rpm", "5")
+    if schema == "of the version before":
+        with contextlib.closing(sqlite3.connect(home.root / "state" / FILE)) as old:
+            old.executescript("ALTER TABLE account DROP COLUMN weight; PRAGMA user_version = 1")
     fixed = Home(home.root, through=with_disks({home.root: "read only"}))
     for words in (("key", "ls"), ("key", "show", "alice")):
         assert "alice" in fixed.yibu(*words).stdout

@@ -47,7 +47,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
             connection = _connect(path)
         except sqlite3.OperationalError as error:
             if _is_fixed(path):
-                connection = sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)
+                connection = _connect_fixed(path)
             elif _code(error) == sqlite3.SQLITE_IOERR:
                 # A full disk has no room for the memory that processes share; alone, none is needed.
                 connection = _connect(path, alone=True)
@@ -75,6 +75,19 @@ def _is_fixed(path: Path) -> bool:
     log = path.with_name(f"{path.name}-wal")
     whole = not log.exists() or not log.stat().st_size
     return whole and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _connect_fixed(path: Path) -> sqlite3.Connection:
+    """A connection for reading; one to a copy in memory where the file has an earlier schema."""
+    fixed = sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)
+    if check_version(fixed, path) == len(_MIGRATIONS):
+        return fixed
+    copy = sqlite3.connect(":memory:", isolation_level=None)
+    with contextlib.closing(fixed):
+        fixed.backup(copy)
+    _migrate(copy, path)
+    copy.execute("PRAGMA query_only = ON")
+    return copy
 
 
 def _connect(path: Path, *, alone: bool = False) -> sqlite3.Connection:

@@ -55,6 +55,7 @@ class Caller:
     models: frozenset[str] | None = None
     """Names of the models it may use; None: all."""
     priority: Priority = "interactive"
+    weight: int = 1
     expires: float | None = None
     meter: Meter | None = None
     """Its limits, where it has any."""
@@ -293,6 +294,7 @@ class LiveAccounts:
             caller.admin = account.admin
             caller.models = None if account.models is None else frozenset(account.models)
             caller.priority = account.priority
+            caller.weight = account.weight
             caller.expires = account.expires
             caller.meter = self._meter(account, caller.meter, found.spent.get(account.name))
             callers[account.name] = caller

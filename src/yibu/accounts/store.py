@@ -21,7 +21,7 @@ FILE = "accounts.db"
 """File name in the state directory."""
 
 _COLUMNS = (
-    "name, created, expires, admin, priority, models, rpm, tpm, concurrency, "
+    "name, created, expires, admin, priority, weight, models, rpm, tpm, concurrency, "
     "budget_tokens, budget_period"
 )
 
@@ -183,6 +183,7 @@ def _row(account: Account) -> tuple[Any, ...]:
     budget, limits = account.budget, account.limits
     return (
         account.name, account.created, account.expires, account.admin, account.priority,
+        account.weight,
         None if account.models is None else json.dumps(account.models),
         limits.rpm, limits.tpm, limits.concurrency,
         budget and budget.tokens, budget and budget.period,
@@ -190,7 +191,7 @@ def _row(account: Account) -> tuple[Any, ...]:
 
 
 def _account(row: tuple[Any, ...], secrets: tuple[Secret, ...]) -> Account:
-    name, created, expires, admin, priority, models, rpm, tpm, concurrency, tokens, period = row
+    name, created, expires, admin, priority, weight, models, rpm, tpm, concurrency, *budget = row
     return Account(
         name,
         created,
@@ -199,8 +200,9 @@ def _account(row: tuple[Any, ...], secrets: tuple[Secret, ...]) -> Account:
         priority,
         None if models is None else tuple(json.loads(models)),
         Limits(rpm, tpm, concurrency),
-        None if tokens is None else TokenBudget(tokens, period),
+        None if budget[0] is None else TokenBudget(*budget),
         secrets,
+        weight,
     )
 
 

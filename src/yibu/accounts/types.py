@@ -23,6 +23,8 @@ OWNER = "yibu"
 _LONGEST = 100 * 365 * 86400
 """The longest duration in seconds that is accepted."""
 _BUDGET = re.compile(r"(\d{1,15})([kKmM]?)/(day|month)")
+HEAVIEST = 100
+"""The largest weight."""
 _SCALE = {"": 1, "k": 1000, "m": 1000_000}
 
 
@@ -64,6 +66,8 @@ class Account:
     budget: TokenBudget | None = None
     secrets: tuple[Secret, ...] = ()
     """Its secrets, the newest last."""
+    weight: int = 1
+    """Its share where requests wait, beside the weights of the other accounts that wait."""
 
     def row(self) -> dict[str, Any]:
         """Plain data for listings, without secrets."""
@@ -84,6 +88,7 @@ class Account:
             "concurrency": limits.concurrency,
             "budget": None if self.budget is None else str(self.budget),
             "priority": self.priority,
+            "weight": self.weight,
             "admin": self.admin,
         }
 
@@ -166,13 +171,15 @@ def parse_models(text: str) -> tuple[str, ...]:
 
 def changed(account: Account, given: Mapping[str, Any]) -> Account:
     """The account with the settings that are given, by their names: those of ``Limits``, ``models``,
-    ``priority`` and ``admin``, and as text ``budget``, and how long it works from now on (``expires``).
+    ``priority``, ``weight`` and ``admin``, and as text ``budget``, and how long it works from now on (``expires``).
     None takes a limit away.
 
     Raises:
         UsageError: a text cannot be read.
     """
-    found = {name: given[name] for name in ("models", "priority", "admin") if name in given}
+    found = {
+        name: given[name] for name in ("models", "priority", "weight", "admin") if name in given
+    }
     if "budget" in given:
         found["budget"] = parse_budget(given["budget"]) if given["budget"] else None
     if "expires" in given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -493,6 +494,49 @@ def test_accounts_are_served_in_turn(world: World) -> None:
     world.ticks(40)
     assert order[:6] == ["modest", "greedy"] * 3
     assert len(order) == 22
+
+
+@pytest.mark.parametrize("slots", [1, 2, 6])
+def test_accounts_are_served_by_their_weight(world: World, slots: int) -> None:
+    world.slots = slots
+    bring_up(world, model("a"))
+    served: Counter[str] = Counter()
+    grant = world.grant
+
+    def noted(waiter: Waiter, replica: str) -> bool:
+        served[waiter.key] += 1
+        return grant(waiter, replica)
+
+    world.grant = noted  # type: ignore[method-assign]
+    for _ in range(120):
+        for key, weight in (("one", 1), ("two", 2), ("three", 3)):
+            world.ask("a", 1, key=key, weight=weight)
+    while served.total() < 120:
+        world.ticks(1)
+    shares = [served[key] for key in ("one", "two", "three")]
+    assert [round(share / 20) for share in shares] == [1, 2, 3], shares
+
+
+def test_who_comes_late_takes_nothing_back(world: World) -> None:
+    """A key that was away gets its share from now on, not what it left to others."""
+    world.slots = 1
+    bring_up(world, model("a"))
+    order: list[str] = []
+    grant = world.grant
+
+    def noted(waiter: Waiter, replica: str) -> bool:
+        order.append(waiter.key)
+        return grant(waiter, replica)
+
+    world.grant = noted  # type: ignore[method-assign]
+    for _ in range(40):
+        world.ask("a", 1, key="early")
+    world.ticks(20)
+    for _ in range(10):
+        world.ask("a", 1, key="late")
+    begun = len(order)
+    world.ticks(20)
+    assert order[begun : begun + 12].count("late") == 6
 
 
 def test_batch_waits_for_interactive_and_does_not_starve(world: World) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from yibu.accounts.types import HEAVIEST
 from yibu.cli import output
 from yibu.cli.options import JsonOption, argument, option
 from yibu.cli.words import word
@@ -14,6 +15,8 @@ from yibu.management.context import Context
 from yibu.messages import tr
 
 NameArgument = Annotated[str, argument("The key's name, as `yibu key ls` shows it.")]
+
+_WEIGHT = option("Its share where requests wait: 2 gets twice as much as 1.", min=1, max=HEAVIEST)
 
 
 def register(app: typer.Typer) -> None:
@@ -38,6 +41,7 @@ def add(
     priority: Annotated[
         str, option("interactive, or batch for work that may wait.")
     ] = "interactive",
+    weight: Annotated[int, _WEIGHT] = 1,
     budget: Annotated[str | None, option("Tokens a day or month: 200000/day, 5M/month.")] = None,
     expires: Annotated[
         str | None, option("How long it works: 12h, 30d; for ever when left out.")
@@ -55,6 +59,7 @@ def add(
         created=time.time(),
         admin=admin,
         priority=types.parse_priority(priority),
+        weight=weight,
         models=None if models is None else types.parse_models(models),
         limits=Limits(rpm, tpm, concurrency),
     )
@@ -72,6 +77,7 @@ def set_(
     tpm: Annotated[int | None, option("Tokens a minute; 0: no limit.", min=0)] = None,
     concurrency: Annotated[int | None, option("Requests at once; 0: no limit.", min=0)] = None,
     priority: Annotated[str | None, option("interactive or batch.")] = None,
+    weight: Annotated[int | None, _WEIGHT] = None,
     budget: Annotated[str | None, option("200000/day, 5M/month, or none.")] = None,
     expires: Annotated[str | None, option("From now on: 12h, 30d, or never.")] = None,
     admin: Annotated[bool | None, option("Whether it sees all keys' usage.")] = None,
@@ -87,6 +93,8 @@ def set_(
         given["models"] = None if models == "all" else types.parse_models(models)
     if priority is not None:
         given["priority"] = types.parse_priority(priority)
+    if weight is not None:
+        given["weight"] = weight
     if budget is not None:
         given["budget"] = None if budget == "none" else budget
     if expires is not None:
@@ -129,7 +137,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
     cells["prefix"] = [f"{prefix}…" for prefix in shown["prefixes"] if prefix not in ends]
     cells["prefix"] += [tr("{prefix}… until {end}", prefix=p, end=end) for p, end in ends.items()]
     labels = ("name", "state", "prefix", "created", "expires", "models", "limits", "budget",
-              "priority", "admin")  # fmt: skip
+              "priority", "weight", "admin")  # fmt: skip
     output.fields({label: cells[label] or "-" for label in labels})
 
 

@@ -35,6 +35,7 @@ class KeySettings(BaseModel):
     budget: Short = None
     expires: Short = None
     priority: Literal["interactive", "batch"] = "interactive"
+    weight: Annotated[int, Field(ge=1, le=types.HEAVIEST)] = 1
     admin: bool = False
 
     def on(self, account: types.Account) -> types.Account:

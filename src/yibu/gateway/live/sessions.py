@@ -185,7 +185,11 @@ class LiveSessions:
             try:
                 caller = exchange.caller
                 lease = self._backend.acquire(
-                    route.model, key=caller.name, priority=caller.priority, exclude=exclude
+                    route.model,
+                    key=caller.name,
+                    priority=caller.priority,
+                    weight=caller.weight,
+                    exclude=exclude,
                 )
                 if lease.waits:
                     await self._metrics.waited(route.model, lease.granted())

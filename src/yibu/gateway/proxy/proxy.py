@@ -170,6 +170,7 @@ class RequestProxy:
             route.model,
             key=caller.name,
             priority=caller.priority,
+            weight=caller.weight,
             affinity=affinity,
             exclude=exclude,
         )

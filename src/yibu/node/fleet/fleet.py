@@ -192,6 +192,7 @@ class Fleet(Verbs):
         *,
         key: str = "",
         priority: Priority = "interactive",
+        weight: int = 1,
         affinity: int | None = None,
         exclude: frozenset[str] = frozenset(),
         slotless: bool = False,
@@ -203,7 +204,7 @@ class Fleet(Verbs):
             OverloadedError: too many requests wait already.
             UnknownModelError: no model of that name is up.
         """
-        lease = Lease(model, key, priority, affinity, exclude, slotless)
+        lease = Lease(model, key, priority, affinity, exclude, slotless, weight=weight)
         if self._elsewhere is not None:
             self._elsewhere.request(lease)
         else:

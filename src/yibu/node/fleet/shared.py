@@ -30,7 +30,7 @@ from yibu.node.machine.processes import Identity, alive
 from yibu.plain_errors import plain_error, rebuild_error
 
 _PROGRESS = 1.0
-_FIELDS = ("model", "key", "priority", "affinity", "slotless", "since", "deadline")
+_FIELDS = ("model", "key", "priority", "affinity", "slotless", "since", "deadline", "weight")
 
 
 class ReplicasSuccessor:

@@ -13,15 +13,18 @@ _BATCH_EVERY = 8
 
 
 class RequestQueue:
-    """The next request is of the account with the fewest in flight; of several, the one that was
-    served longest ago. Requests of one account keep their order."""
+    """The next request is of the account with the fewest in flight for its weight; of several, of the one
+    whose turn it is by start-time fair queueing (Goyal, Vin and Cheng, 1996): each request advances its
+    account by the inverse of the weight. Requests of one account keep their order."""
 
     def __init__(self) -> None:
         self._waiting: dict[Priority, dict[str, deque[Waiter]]] = {"interactive": {}, "batch": {}}
         self._length = 0
         self._in_flight: Counter[str] = Counter()
-        self._served: dict[str, int] = {}
-        self._turn = 0
+        self._finished: dict[str, float] = {}
+        """Virtual time at which each account's latest request ends."""
+        self._now = 0.0
+        """Virtual time: when the latest request began."""
         self._interactive = 0
         """Interactive requests since the last batch one, while both waited."""
 
@@ -66,11 +69,12 @@ class RequestQueue:
         """Whether a replica works on one of its requests."""
         return bool(self._in_flight)
 
-    def granted(self, key: str) -> None:
-        """A request of this account goes to a replica."""
+    def granted(self, waiter: Waiter) -> None:
+        """Note that a request goes to a replica."""
+        key = waiter.key
         self._in_flight[key] += 1
-        self._turn += 1
-        self._served[key] = self._turn
+        self._now = self._start(key)
+        self._finished[key] = self._now + 1 / waiter.weight
 
     def answered(self, key: str) -> None:
         """Note that a request of this account has ended. Forgets accounts with nothing left here."""
@@ -80,10 +84,15 @@ class RequestQueue:
             return
         del self._in_flight[key]
         if not self._length:
-            self._served.clear()
+            self._finished.clear()
 
-    def _rank(self, waiter: Waiter) -> tuple[int, int, float]:
-        return self._in_flight[waiter.key], self._served.get(waiter.key, 0), waiter.since
+    def _rank(self, waiter: Waiter) -> tuple[float, float, float]:
+        key = waiter.key
+        return self._in_flight[key] / waiter.weight, self._start(key), waiter.since
+
+    def _start(self, key: str) -> float:
+        """Virtual time at which the account's next request begins."""
+        return max(self._now, self._finished.get(key, 0.0))
 
     def _order(self) -> tuple[Priority, Priority]:
         if self._interactive >= _BATCH_EVERY - 1:

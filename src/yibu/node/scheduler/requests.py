@@ -118,7 +118,7 @@ class Requests:
         replica.turn = model.turn
         if not waiter.slotless:
             replica.in_flight += 1
-        model.queue.granted(waiter.key)
+        model.queue.granted(waiter)
         self._in_flight[waiter] = model, replica
 
 

@@ -52,6 +52,8 @@ class Waiter:
     """It takes no slot of the engine: a question about the tokenizer, for instance."""
     since: float = 0.0
     deadline: float = math.inf
+    weight: int = 1
+    """The account's share of the answers where several wait."""
 
 
 ReplicaState = Literal[

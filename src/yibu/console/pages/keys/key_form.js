@@ -11,7 +11,8 @@ function startOf(row) {
   const text = (value) => (value === null || value === undefined ? "" : String(value));
   return {
     name: row.name ?? "", models: row.models ?? [], rpm: text(row.rpm), tpm: text(row.tpm), concurrency: text(row.concurrency),
-    budget: row.budget ? budgetText(row.budget) : "", expires: "", priority: row.priority ?? "interactive", admin: row.admin ?? false,
+    budget: row.budget ? budgetText(row.budget) : "", expires: "", priority: row.priority ?? "interactive",
+    weight: text(row.weight ?? 1), admin: row.admin ?? false,
   };
 }
 
@@ -23,7 +24,7 @@ function requested(form, row) {
   const all = {
     models: form.models.length ? form.models : null, rpm: countOrNull(form.rpm), tpm: countOrNull(form.tpm),
     concurrency: countOrNull(form.concurrency), budget: textOrNull(form.budget), expires: textOrNull(form.expires),
-    priority: form.priority, admin: form.admin,
+    priority: form.priority, weight: Number(form.weight), admin: form.admin,
   };
   if (!row.name) return { name: form.name.trim(), ...all };
   const before = requested(startOf(row), {});
@@ -50,7 +51,7 @@ export function KeyForm({ row, models, onDone, onClose }) {
     onValue=${set(name)} fault=${faultOf(name)} ...${attributes} />`;
   const toggle = (name) => set("models")(form.models.includes(name)
     ? form.models.filter((one) => one !== name) : [...form.models, name]);
-  const known = ["name", "rpm", "tpm", "concurrency", "budget", "expires"].includes(fault?.param);
+  const known = ["name", "rpm", "tpm", "concurrency", "budget", "expires", "weight"].includes(fault?.param);
   return html`<${Dialog} title=${isNew ? t("New key") : t("Limits of {name}", { name: row.name })} onClose=${onClose}>
     <form class="stack" onSubmit=${submit}>
       ${isNew && field("name", t("Name"), { required: true, hint: t("Who or what uses it, such as a program's name.") })}
@@ -65,6 +66,7 @@ export function KeyForm({ row, models, onDone, onClose }) {
         ${field("expires", t("Expires in"), { placeholder: isNew ? t("never") : t("unchanged") })}
         <${SelectField} name="key-priority" label=${t("Priority")} value=${form.priority} onValue=${set("priority")}
           options=${[["interactive", t("interactive")], ["batch", t("batch: after the others")]]} />
+        ${field("weight", t("Weight where requests wait"), { type: "number", min: 1, max: 100, required: true })}
       </div>
       <label class="check"><input type="checkbox" checked=${form.admin} onChange=${(event) => set("admin")(event.target.checked)} />
         ${t("Admin: may use this console")}</label>

@@ -51,7 +51,8 @@ export function KeyRow({ row, onEdit, onDone }) {
   };
   return html`<tr>
     <td><div class="row wrap"><strong>${row.name}</strong>${row.admin && html`<span class="badge plain busy">${t("admin")}</span>`}
-      ${row.priority === "batch" && html`<span class="badge plain">${t("batch")}</span>`}</div>
+      ${row.priority === "batch" && html`<span class="badge plain">${t("batch")}</span>`}
+      ${row.weight > 1 && html`<span class="badge plain">${t("weight {n}", { n: row.weight })}</span>`}</div>
       <span class="small muted mono">${row.prefixes.map((prefix) => `${prefix}…`).join(", ")}</span></td>
     <td><span class=${`badge ${KINDS[row.state] ?? ""}`}>${stateText(row.state)}</span></td>
     <td>${row.models?.length ? row.models.join(", ") : html`<span class="muted">${t("all")}</span>`}</td>
