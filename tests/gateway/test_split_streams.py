@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import orjson
 import pytest
+
+from yibu.gateway.answers.surrogates import SurrogateJoiner
 
 from .conftest import FakeBackend, Serve, chat
 from .engine_words import MESSAGE_STREAM
@@ -133,6 +136,23 @@ TEXTS: list[tuple[list[str], str]] = [
     ([r"\\ud83d", LOW], "\\ud83d\ufffd"),
     (["x", r"\u6613\u90e8", r"\t"], "x易部\t"),
 ]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param("9" * 40, id="an integer beyond 64 bits"),
+        pytest.param("9" * 5000, id="one that Python does not read"),
+        pytest.param("[" * 300 + "]" * 300, id="what orjson reads and does not write"),
+        pytest.param("[" * 100_000 + "]" * 100_000, id="nested deeper than any reads"),
+        pytest.param("NaN", id="no JSON"),
+    ],
+)
+def test_half_a_character_beside_what_cannot_be_written(beside: str) -> None:
+    """Whoever parses the event has the last word on it; none of these is a fault of the gateway's own."""
+    event = b'{"text":"a%b","x":%b}' % (HIGH.encode(), beside.encode())
+    joined = SurrogateJoiner().join(event)
+    assert joined == event or orjson.loads(joined)["text"] == "a"
 
 
 async def test_a_character_in_two_events_is_one(serve: Serve, backend: FakeBackend) -> None:

@@ -29,10 +29,10 @@ class SurrogateJoiner:
         if not self.held and not (b"\\u" in data and _LONE.search(data)):
             return data
         try:
-            value = json.loads(data)
-        except ValueError:
+            value = json.loads(data, parse_int=_number)
+            return orjson.dumps(self._joined(value, ()))
+        except (ValueError, RecursionError, orjson.JSONEncodeError):  # no JSON, or nested too deep
             return data  # whoever parses it says so
-        return orjson.dumps(self._joined(value, ()))
 
     def _joined(self, value: Any, path: tuple[Any, ...]) -> Any:
         if isinstance(value, dict):
@@ -46,6 +46,12 @@ class SurrogateJoiner:
             self.held[path] = text[-1]
             text = text[:-1]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _number(text: str) -> int | float:
+    """An integer as orjson reads it: beyond 64 bits it is a float."""
+    value = int(text)
+    return value if -(2**63) <= value < 2**64 else float(text)
 
 
 def _place(item: Any, at: int) -> Any:
