@@ -88,7 +88,8 @@ async def main(port: int, upstream: int, log: Path, *, conforming: bool, limited
         accounts = LiveAccounts(database)
         keys = () if limited else (KEY,)
         app = create_app(GatewayDeps(backend, GatewayConfig(port=port), keys, accounts))
-        async with accounts.running(), GatewayServer(app):
+        async with accounts.running():
+            await GatewayServer(app).start()
             # As yibu.daemon does once it listens.
             app.surface()
             collector.settle()
