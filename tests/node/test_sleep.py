@@ -20,6 +20,7 @@ from yibu.config.wire import plain, read
 from yibu.engines.sleep import SleepCall, SleepPlan
 from yibu.engines.vllm.sleep import sleep_plan
 from yibu.engines.vllm.table import PINNED
+from yibu.errors import NotUpError
 from yibu.launchers.vllm_guard import KeyEverywhere
 from yibu.node.fleet.fleet import Fleet
 from yibu.node.launch.spec import Host
@@ -190,6 +191,19 @@ async def test_a_restart_wakes_no_model_that_sleeps(make_fleet: Callable[..., Fl
         await fleet.restart("a")
         new = fleet._runner.supervisors["a-0"]
         assert (old.state, new.state, new.start_cause) == ("stopped", "ready", "asked")
+
+
+async def test_a_model_that_sleeps_may_be_taken_down_while_it_is_restarted(
+    make_fleet: Callable[..., Fleet],
+) -> None:
+    async with make_fleet() as fleet:
+        await fleet.up(sleeper(), start=True)
+        await becomes(fleet, "sleeping")
+        restarting = asyncio.create_task(fleet.restart("a"))
+        await asyncio.sleep(0)
+        await fleet.down("a")
+        with pytest.raises(NotUpError):
+            await restarting
 
 
 async def test_a_restart_wakes_no_replica_that_sleeps_beside_others(

@@ -124,6 +124,7 @@ class Verbs:
         deployment = self._find(name)
         if deployment.state == "sleeping":
             await self.unload(name)
+            deployment = self._find(name)  # it may have been taken down meanwhile
         self._scheduler.start(name, time.monotonic())
         for replica in list(deployment.replicas.values()):
             if replica.state == "failed":
