@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -128,3 +129,51 @@ def test_a_node_without_descriptors_goes_on_as_soon_as_there_are_some(
     with urllib.request.urlopen(f"{home.url()}/openapi.json", timeout=60) as answer:
         assert answer.status == 200
     assert "defect" not in log.read_text()
+
+
+EXHAUSTED = """
+import builtins, errno, io, os
+
+def refusing(work):
+    def refused(*given, **named):
+        if os.path.exists({flag!r}):
+            raise OSError({code}, os.strerror({code}))
+        return work(*given, **named)
+    return refused
+
+for name in ("open", "scandir", "listdir", "pipe", "dup"):
+    setattr(os, name, refusing(getattr(os, name)))
+builtins.open = io.open = refusing(io.open)
+"""
+"""What the whole machine's limit of open files does to one process, which a test cannot reach."""
+
+
+@pytest.mark.parametrize("code", [errno.ENFILE, errno.EMLINK], ids=["ENFILE", "EMLINK"])
+def test_a_machine_without_descriptors_ends_nothing(home: Home, code: int) -> None:
+    flag, site = home.root / "exhausted", home.root / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(EXHAUSTED.format(flag=str(flag), code=code))
+    bare = replace(home, settings={**home.settings, "PYTHONPATH": str(site)}, through=("env",))
+    bare.write([fake("fake"), fake("other")])
+    bare.yibu("up", "-d")
+    node = home.ps()["node"]["pid"]
+    engine = home.model("fake")["replicas"][0]["pid"]
+    log, url = Path(home.client._paths.node_log), home.url()
+    assert healthy(url)  # what is imported for the first one is there
+    flag.touch()
+    try:
+        os.kill(engine, signal.SIGKILL)
+        until(
+            lambda: "of the metrics are missing: " in log.read_text(),
+            "a reading without descriptors",
+        )
+        assert healthy(url)
+    finally:
+        flag.unlink()
+    until(lambda: {model["state"] for model in home.ps()["models"]} == {"ready"}, "both ready")
+    assert home.ps()["node"]["pid"] == node
+    restarts = {name: home.model(name)["replicas"][0]["restarts"] for name in ("fake", "other")}
+    assert restarts == {"fake": 1, "other": 0}
+    assert home.chat()["choices"]
+    assert "defect" not in log.read_text()
+    assert "Traceback" not in log.read_text()
