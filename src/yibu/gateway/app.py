@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from yibu import descriptors
 from yibu.accounts.live import ANYBODY, Caller
 from yibu.config import GatewayConfig
 from yibu.config.keys import is_loopback
@@ -179,9 +180,8 @@ class Gateway:
             exchange.status = CLIENT_GONE
             if isinstance(error, asyncio.CancelledError):
                 raise
-        except Exception:  # the gateway must go on: one request's fault is answered and logged
-            logger.exception("request %s failed", exchange.request_id.decode())
-            await exchange.refuse(InternalError("The gateway failed; its log has the cause"))
+        except Exception as error:  # noqa: BLE001  (one request's fault is answered and logged)
+            await exchange.refuse(_failure(exchange, error))
         finally:
             self.metrics.in_flight -= 1
             self.accounting.settle(exchange)
@@ -287,6 +287,21 @@ class Gateway:
                 "line needs none",
             )
         return True
+
+
+def _failure(exchange: Exchange, error: Exception) -> RequestError:
+    """What the client of a request is told that met a fault of the gateway's, which is logged."""
+    number = exchange.request_id.decode()
+    if descriptors.exhausted(error):
+        logger.error("request %s failed: %s", number, error)
+        return NotReadyError(
+            "The gateway cannot open any more files",
+            code="out_of_resources",
+            hint="Raise the limit of its process or its machine: ulimit -n, fs.file-max",
+            retry_after=1,
+        )
+    logger.error("request %s failed", number, exc_info=error)
+    return InternalError("The gateway failed; its log has the cause")
 
 
 def create_app(deps: GatewayDeps) -> Gateway:
