@@ -234,13 +234,13 @@ def test_vectors_are_cut_where_the_model_is_said_to_be_matryoshka(client: openai
 @pytest.fixture(scope="module")
 def coder(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     """The same model with three of its tokens called those that mark a prefix and a suffix."""
-    (packaged,) = json.loads(home.yibu("ls", "--json").stdout)["models"]
+    packaged = Path(home.yibu("pull", SOURCE).stdout.strip())
     named = {
         f"tokenizer.ggml.fim_{name}_token_id": 3 + n for n, name in enumerate(["pre", "suf", "mid"])
     }
     other = Home(tmp_path_factory.mktemp("coder"), home.cache)
     file = other.root / "coder.gguf"
-    file.write_bytes(with_metadata(Path(packaged["path"]).read_bytes(), named))
+    file.write_bytes(with_metadata(packaged.read_bytes(), named))
     written = json.loads((home.root / "yibu.yaml").read_text())["models"][0]["options"]
     options = written | {"context": 4096, "embeddings": False, "dimensions": []}
     other.write([{"name": "smol", "source": str(file), "options": options}])
