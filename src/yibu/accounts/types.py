@@ -20,11 +20,11 @@ _CONFIGURED = re.compile(r"[0-9a-f]{8}")
 """Names of the configuration's keys in logs and usage: no account may look like one."""
 OWNER = "yibu"
 """The name of the command line's own requests."""
+HEAVIEST = 100
+"""The largest weight."""
 _LONGEST = 100 * 365 * 86400
 """The longest duration in seconds that is accepted."""
 _BUDGET = re.compile(r"(\d{1,15})([kKmM]?)/(day|month)")
-HEAVIEST = 100
-"""The largest weight."""
 _SCALE = {"": 1, "k": 1000, "m": 1000_000}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from typing import Any
 
 import pytest
@@ -476,17 +475,23 @@ def test_a_start_of_minutes_is_told_in_full(world: World) -> None:
     assert refused.value.retry_after == 240
 
 
-def test_accounts_are_served_in_turn(world: World) -> None:
-    world.slots = 1
-    bring_up(world, model("a"))
+def noted(world: World, what: str) -> list[str]:
+    """A field of each request from now on, in the order in which they are granted a replica."""
     order: list[str] = []
     grant = world.grant
 
-    def noted(waiter: Waiter, replica: str) -> bool:
-        order.append(waiter.key)
+    def granted(waiter: Waiter, replica: str) -> bool:
+        order.append(getattr(waiter, what))
         return grant(waiter, replica)
 
-    world.grant = noted  # type: ignore[method-assign]
+    world.grant = granted  # type: ignore[method-assign]
+    return order
+
+
+def test_accounts_are_served_in_turn(world: World) -> None:
+    world.slots = 1
+    bring_up(world, model("a"))
+    order = noted(world, "key")
     for _ in range(20):
         world.ask("a", 1, key="greedy")
     for _ in range(3):
@@ -500,20 +505,13 @@ def test_accounts_are_served_in_turn(world: World) -> None:
 def test_accounts_are_served_by_their_weight(world: World, slots: int) -> None:
     world.slots = slots
     bring_up(world, model("a"))
-    served: Counter[str] = Counter()
-    grant = world.grant
-
-    def noted(waiter: Waiter, replica: str) -> bool:
-        served[waiter.key] += 1
-        return grant(waiter, replica)
-
-    world.grant = noted  # type: ignore[method-assign]
+    order = noted(world, "key")
     for _ in range(120):
         for key, weight in (("one", 1), ("two", 2), ("three", 3)):
             world.ask("a", 1, key=key, weight=weight)
-    while served.total() < 120:
+    while len(order) < 120:
         world.ticks(1)
-    shares = [served[key] for key in ("one", "two", "three")]
+    shares = [order.count(key) for key in ("one", "two", "three")]
     assert [round(share / 20) for share in shares] == [1, 2, 3], shares
 
 
@@ -521,14 +519,7 @@ def test_who_comes_late_takes_nothing_back(world: World) -> None:
     """A key that was away gets its share from now on, not what it left to others."""
     world.slots = 1
     bring_up(world, model("a"))
-    order: list[str] = []
-    grant = world.grant
-
-    def noted(waiter: Waiter, replica: str) -> bool:
-        order.append(waiter.key)
-        return grant(waiter, replica)
-
-    world.grant = noted  # type: ignore[method-assign]
+    order = noted(world, "key")
     for _ in range(40):
         world.ask("a", 1, key="early")
     world.ticks(20)
@@ -542,14 +533,7 @@ def test_who_comes_late_takes_nothing_back(world: World) -> None:
 def test_batch_waits_for_interactive_and_does_not_starve(world: World) -> None:
     world.slots = 1
     bring_up(world, model("a"))
-    order: list[str] = []
-    grant = world.grant
-
-    def noted(waiter: Waiter, replica: str) -> bool:
-        order.append(waiter.priority)
-        return grant(waiter, replica)
-
-    world.grant = noted  # type: ignore[method-assign]
+    order = noted(world, "priority")
     for _ in range(20):
         world.ask("a", 0.1, key="b", priority="batch")
         world.ask("a", 0.1, key="i")

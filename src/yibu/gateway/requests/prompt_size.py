@@ -14,7 +14,8 @@ from yibu.errors import InvalidRequestError
 from yibu.gateway.requests.body import JsonRequest
 
 CHARACTERS_PER_TOKEN = 256
-"""The longest tokens of known vocabularies have 128 characters: rows of blanks, dashes or stars."""
+"""Far above any text's mean. Single tokens may be long, rows of one character for the most part; blanks, of
+which there are the longest rows, are not counted."""
 
 _GENERATING = frozenset({"chat", "completions", "messages", "responses"})
 """Of embedding models some cut what is too long, and some take a word of any length for one token."""
