@@ -79,11 +79,13 @@ def _is_fixed(path: Path) -> bool:
 
 def _connect_fixed(path: Path) -> sqlite3.Connection:
     """A connection for reading; one to a copy in memory where the file has an earlier schema."""
-    fixed = sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)
-    if check_version(fixed, path) == len(_MIGRATIONS):
-        return fixed
-    copy = sqlite3.connect(":memory:", isolation_level=None)
-    with contextlib.closing(fixed):
+    with contextlib.ExitStack() as stack:
+        fixed = sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)
+        stack.callback(fixed.close)
+        if check_version(fixed, path) == len(_MIGRATIONS):
+            stack.pop_all()
+            return fixed
+        copy = sqlite3.connect(":memory:", isolation_level=None)
         fixed.backup(copy)
     _migrate(copy, path)
     copy.execute("PRAGMA query_only = ON")
