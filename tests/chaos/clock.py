@@ -21,6 +21,8 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(file),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            # else every timed wait of a thread ends at once, those for the interpreter's lock too
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
             "FAKETIME_DISABLE_SHM": "1",
             "NO_FAKE_STAT": "1",
         }  # fmt: skip

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 import uvloop
 
+from tests.chaos import stalls
 from tests.chaos.timings import TIMINGS
 from yibu import daemon, log, sockets
 from yibu.config import GatewayConfig
@@ -26,9 +29,18 @@ def main() -> None:
     settings = GatewaySettings(config)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         link = HolderLink(*handed["holder"])
-        runner.run(
-            daemon.serve(Paths.from_env(env), settings, env, TIMINGS, link=link, handed=handed)
+        serving = daemon.serve(
+            Paths.from_env(env), settings, env, TIMINGS, link=link, handed=handed
         )
+        runner.run(_watched(serving))
+
+
+async def _watched(serving: Coroutine[Any, Any, None]) -> None:
+    watch = asyncio.create_task(stalls.watch())
+    try:
+        await serving
+    finally:
+        watch.cancel()
 
 
 if __name__ == "__main__":
