@@ -54,7 +54,9 @@ def select_here(hub: Hub, source: Source, listing: Listing, main: str) -> Select
         return usual(found)
 
     try:
-        return select(listing.files, source, choose, main)
+        return select(
+            listing.files, source, choose, main, lambda file: bool(snapshot.existing(file))
+        )
     except HubNotFoundError as error:
         named = source.file or source.tag or tr("the weights")
         raise offline_error(source, [named]) from error

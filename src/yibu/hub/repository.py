@@ -105,7 +105,12 @@ def _chosen(
         headers = remote_headers(source, listing.files, context.client, context.settings)
         return context.choose(found, headers)
 
-    chosen = select(listing.files, source, choose, main)
+    snapshot = hub.snapshot(source, listing.commit)
+
+    def wanted(file: RemoteFile) -> bool:
+        return file.path in context.pins or snapshot.existing(file) is not None
+
+    chosen = select(listing.files, source, choose, main, wanted)
     _require_indexed(source, chosen, context)
     return chosen
 

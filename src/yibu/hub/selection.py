@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from yibu.errors import HubError, HubNotFoundError, VerificationError
 from yibu.hub import quantization
+from yibu.hub.copies import copies
 from yibu.hub.digest import Expected
 from yibu.hub.quantization import Chooser, QuantizationChoice, Variant
 from yibu.hub.source import safe_member
 from yibu.hub.types import Source
 from yibu.messages import tr
+from yibu.units import size
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".msgpack", ".h5", ".ckpt")
 
@@ -46,11 +48,14 @@ def select(
     source: Source,
     choose: Chooser = quantization.usual,
     chosen: str = "",
+    wanted: Callable[[RemoteFile], bool] = lambda _: False,
 ) -> Selection:
     """The files that the source means: all, one quantization, or one file with its other parts.
 
     Of a GGUF repository with several quantizations ``choose`` picks one, unless ``chosen`` is the
     file that an earlier pull took: what runs today does not change with tomorrow's free memory.
+    Of weights that are there in several formats the safetensors alone are meant, and of their
+    copies those that are ``wanted``: they are here already, or somebody gave their hashes.
 
     Raises:
         HubNotFoundError: the repository has no such file, or none at all.
@@ -72,17 +77,43 @@ def select(
     if found and not others:
         return _quantized(source, by_path, found, choose, chosen)
     _require_whole(source, by_path)
-    # A repository that has both is served from the others: its GGUF files would never be read.
-    kept = [
-        file for path, file in by_path.items() if not (others and path.lower().endswith(".gguf"))
-    ]
-    left = quantization.listed(found)
-    note = tr(
-        "{source}: its GGUF files are left out ({left}); name one to have it: {source}:TAG",
-        source=source,
-        left=left,
-    )
-    return Selection(tuple(kept), notes=(note,) if found else ())
+    return _without_copies(source, by_path, found if others else (), wanted)
+
+
+def _without_copies(
+    source: Source,
+    by_path: Mapping[str, RemoteFile],
+    found: Sequence[Variant],
+    wanted: Callable[[RemoteFile], bool],
+) -> Selection:
+    """A whole repository but for weights that are there once more: of other frameworks, and as ``found``
+    in GGUF, which would never be read."""
+    sizes = {path: file.expected.size or 0 for path, file in by_path.items()}
+    notes = []
+    left = {path for path in copies(sizes) if not wanted(by_path[path])}
+    if left:
+        largest = sorted(left, key=sizes.__getitem__, reverse=True)
+        notes.append(
+            tr(
+                "{source}: copies of its weights are left out, {size}: {shown}; name one to have it: "
+                "{source}#{path}",
+                source=source,
+                size=size(sum(sizes[path] for path in left)),
+                shown=_shown(largest),
+                path=largest[0],
+            )
+        )
+    if found:
+        left |= {path for path in sizes if path.lower().endswith(".gguf")}
+        notes.append(
+            tr(
+                "{source}: its GGUF files are left out ({left}); name one to have it: {source}:TAG",
+                source=source,
+                left=quantization.listed(found),
+            )
+        )
+    kept = tuple(file for path, file in by_path.items() if path not in left)
+    return Selection(kept, notes=tuple(notes))
 
 
 def _checked(files: Sequence[RemoteFile], source: Source) -> dict[str, RemoteFile]:
@@ -229,7 +260,7 @@ def _require(source: Source, missing: Sequence[str], index: str = "") -> None:
     """Raise VerificationError when files of the model, which ``index`` names, are not listed."""
     if not missing:
         return
-    shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
+    shown = _shown(missing)
     raise VerificationError(
         "{source}: the repository does not list {count} of the model's files: {shown}.",
         source=source,
@@ -242,3 +273,8 @@ def _require(source: Source, missing: Sequence[str], index: str = "") -> None:
 
 def _is_part(path: str, stem: str, parts: str, ending: str) -> bool:
     return path.startswith(f"{stem}-") and path.endswith(f"-of-{parts}{ending}")
+
+
+def _shown(paths: Sequence[str]) -> str:
+    """The first of many."""
+    return ", ".join(paths[:4]) + (" …" if len(paths) > 4 else "")

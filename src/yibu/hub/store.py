@@ -138,10 +138,13 @@ class Store(Upkeep):
 
         selection = select(listing.files, source, choose, record.main if record else "")
         meant = selection.files
-        # A single file keeps its config files beside it: they are small, and telling.
-        others = [
-            f for f in listing.files if not f.path.lower().endswith(".gguf") and f not in meant
-        ]
+        others = []
+        if (
+            selection.main
+        ):  # a single file keeps its config files beside it: they are small, and telling
+            others = [
+                f for f in listing.files if not f.path.lower().endswith(".gguf") and f not in meant
+            ]
         headers = remote_headers(source, [*meant, *others], client, self._settings)
         return replace(headers, notes=selection.notes)
 
