@@ -27,7 +27,8 @@ from yibu.node.state import home_id
 from yibu.paths import Paths
 
 REPOSITORY = Path(__file__).parents[2]
-FAKE_ENGINE = REPOSITORY / "tests" / "fakes" / "engine.py"
+FAKES = REPOSITORY / "tests" / "fakes"
+FAKE_ENGINE = FAKES / "engine.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,14 @@ def fake(name: str = "fake", *switches: str, **entry: Any) -> dict[str, Any]:
     words = [sys.executable, str(FAKE_ENGINE), "--host", "{host}", "--port", "{port}", *switches]
     options = {"command": words, "ready": "/health", "key_variable": "FAKE_API_KEY"}
     return {"name": name, "engine": "command", "options": options, **entry}
+
+
+def live_fake(name: str = "ears") -> dict[str, Any]:
+    """An entry of yibu.yaml that runs the fake engine of live speech."""
+    program = str(FAKES / "live_engine.py")
+    words = [sys.executable, program, "--host", "{host}", "--port", "{port}"]
+    options = {"command": words, "ready": "/health", "capabilities": ["transcriptions"]}
+    return {"name": name, "engine": "command", "options": options}
 
 
 def user_directories(root: Path) -> dict[str, str]:

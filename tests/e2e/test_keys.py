@@ -13,13 +13,15 @@ import urllib.request
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.small_disks import with_disks
 from tests.support.polling import until
 from yibu.accounts import usage
 from yibu.accounts.store import FILE, AccountStore
 
-from .home import Home, fake
+from .home import Home, fake, live_fake
 
 
 def ask(home: Home, key: str | None = None, path: str = "/v1/models", body: Any = None) -> Any:
@@ -128,6 +130,32 @@ def test_a_killed_node_loses_no_key_and_no_written_usage(home: Home) -> None:
     assert ask(home, alice, "/v1/chat/completions", body)[0] == 200
     home.yibu("usage")
     assert written() == [6]
+
+
+def test_a_killed_node_loses_nothing_of_what_an_open_session_has_heard(home: Home) -> None:
+    alice = home.yibu("key", "add", "alice").stdout.strip()
+    home.write([live_fake()])
+    home.yibu("up", "-d")
+
+    def used() -> list[tuple[int, float]]:
+        rows = json.loads(home.yibu("usage", "--json").stdout)["usage"]
+        return [(row["requests"], row["audio_seconds"]) for row in rows if row["key"] == "alice"]
+
+    url = home.url().replace("http", "ws", 1) + "/v1/realtime?intent=transcription"
+    headers = {"authorization": f"Bearer {alice}"}
+    with contextlib.suppress(ConnectionClosed), connect(url, additional_headers=headers) as session:
+        for seconds in (5, 3600, 7200):
+            session.send(f"heard {seconds}")
+            assert session.recv(60) == "told"
+        assert used() == [(1, 7200)]
+        node = home.ps()["node"]["pid"]
+        os.kill(node, signal.SIGKILL)
+        until(lambda: home.ps()["node"]["pid"] != node, "another node")
+    assert used() == [(1, 7200)]
+    with connect(url, additional_headers=headers) as session:
+        session.send("heard 1.5")
+        assert session.recv(60) == "told"
+    until(lambda: used() == [(2, 7201.5)], "a whole session, counted once")
 
 
 def test_usage_and_limits_of_a_real_node_outlive_it(home: Home) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import stat
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.e2e.home import REPOSITORY, Home, fake
+from tests.e2e.home import Home, fake, live_fake
 from tests.e2e.test_console import Page
 from tests.support.counting import Count, ask_on
 from tests.support.polling import eventually, until
@@ -28,15 +27,8 @@ from yibu.config.schema import GatewaySchema
 from yibu.config.settings import APPLIED
 from yibu.errors import NotRunningError
 
-LIVE_ENGINE = REPOSITORY / "tests" / "fakes" / "live_engine.py"
 KEY, OTHER = "a-key-that-came-later", "a-key-of-the-file-1"
 ORIGIN = "https://app.example"
-
-
-def live_model() -> dict[str, Any]:
-    words = [sys.executable, str(LIVE_ENGINE), "--host", "{host}", "--port", "{port}"]
-    options = {"command": words, "ready": "/health", "capabilities": ["transcriptions"]}
-    return {"name": "ears", "engine": "command", "options": options}
 
 
 @dataclass
@@ -153,7 +145,7 @@ def served(home: Home) -> Home:
 
 def models(home: Home) -> list[dict[str, Any]]:
     held = fake("held", "--end-when", str(home.root / "gate"))
-    return [fake(), held, fake("silent", "--hang-after", "1"), live_model()]
+    return [fake(), held, fake("silent", "--hang-after", "1"), live_fake()]
 
 
 @asynccontextmanager

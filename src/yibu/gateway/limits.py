@@ -166,6 +166,11 @@ class Accounting:
             hour, key, model = slot
             self._accounts.take((hour, key, model), used)
 
+    def note(self, exchange: Exchange) -> None:
+        """Record what a request that goes on has used by now: a crash loses no session of hours."""
+        if self._accounts is not None:
+            _note(self._accounts.used(exchange.key, exchange.model), exchange)
+
     def settle(self, exchange: Exchange) -> None:
         """Record a finished request's usage."""
         tokens = exchange.tokens
@@ -179,9 +184,7 @@ class Accounting:
         if self._accounts is None or exchange.model == "-":
             return
         used = self._accounts.used(exchange.key, exchange.model)
-        used.requests += 1
-        used.compute_seconds += exchange.compute
-        used.audio_seconds += exchange.audio_seconds
+        _note(used, exchange)
         if exchange.failed or (exchange.status >= 400 and exchange.status != CLIENT_GONE):
             used.errors += 1
         if tokens is not None:
@@ -199,6 +202,14 @@ class Accounting:
             meter.configure(route.limits, None, self.clock())
             self._models[route.model] = meter
         return meter
+
+
+def _note(used: Used, exchange: Exchange) -> None:
+    requests, audio, compute = exchange.noted
+    used.requests += 1 - requests
+    used.audio_seconds += exchange.audio_seconds - audio
+    used.compute_seconds += exchange.compute - compute
+    exchange.noted = 1, exchange.audio_seconds, exchange.compute
 
 
 def _prompt_estimate(exchange: Exchange) -> int:

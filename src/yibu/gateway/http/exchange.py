@@ -75,7 +75,7 @@ class Exchange:
 
     __slots__ = (
         "_answer", "_repeats", "_send", "_state", "admission", "audio_seconds", "bytes_in", "bytes_out", "caller", "closing", "compute", "cors",
-        "dialect", "event_number", "failed", "first_byte", "headers", "key", "label", "limits", "method", "model", "path", "prompt_most", "receive", "replica", "request_id", "scope", "started",
+        "dialect", "event_number", "failed", "first_byte", "headers", "key", "label", "limits", "method", "model", "noted", "path", "prompt_most", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens", "trace",
     )  # fmt: skip
 
@@ -111,14 +111,15 @@ class Exchange:
         self.caller = ANYBODY
         self.key = "-"
         self.status = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self.bytes_in = self.bytes_out = 0
         self.tokens: Tokens | None = None
         self.prompt_most: int | None = None
         """The most tokens its single prompt can have; None where it may have several prompts."""
         self.audio_seconds = 0.0
         self.compute = 0.0
         """Seconds that replicas worked on it."""
+        self.noted = (0, 0.0, 0.0)
+        """What of itself, audio_seconds and compute is in the usage already."""
         self.admission: Admission | None = None
         """Its share of the limits of caller and model, where there are any."""
         self.limits: Headers | None = None

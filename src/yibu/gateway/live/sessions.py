@@ -137,8 +137,14 @@ class LiveSessions:
                 }
             )
             exchange.status = _SWITCHING
+
+            def heard(seconds: float) -> None:
+                exchange.audio_seconds = seconds
+                exchange.compute = asyncio.get_running_loop().time() - started
+                self._accounting.note(exchange)
+
             relay = _Relay(
-                live, exchange, engine, send, self._config, self._draining, lease.progress
+                live, exchange, engine, send, self._config, self._draining, lease.progress, heard
             )
             failed = await relay.run()
             exchange.failed = failed
@@ -228,10 +234,12 @@ class _Relay:
         config: Callable[[], GatewayConfig],
         draining: asyncio.Event,
         progressed: Callable[[], None],
+        heard: Callable[[float], None],
     ) -> None:
+        """``heard`` is told the seconds of audio so far, each second of them."""
         self._live, self._exchange, self._engine = live, exchange, engine
         self._send, self._config, self._draining = send, config, draining
-        self._progressed = progressed
+        self._progressed, self._heard = progressed, heard
 
     async def run(self) -> bool:
         """Relay messages until the session ends; whether the replica failed."""
@@ -280,7 +288,7 @@ class _Relay:
                 return await self._engine_closed(closed)
             self._progressed()
             if isinstance(message, str) and message.startswith(_USAGE):
-                self._exchange.audio_seconds = float(orjson.loads(message)["audio_seconds"])
+                self._heard(float(orjson.loads(message)["audio_seconds"]))
                 limit = self._config().max_live_audio
                 if limit is not None and self._exchange.audio_seconds > limit:
                     error = AudioLimitError(
