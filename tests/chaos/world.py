@@ -408,12 +408,16 @@ class World:
             self.books.wrong.append(f"the node grew: {first} at first, {last} at last")
 
     def held(self) -> str:
-        """What the node that was looked at most often held first, most and last."""
+        """What the node that was looked at most often held, from first to last."""
         if not self._longest:
             return "the node was never looked at"
-        most = max(self._longest, key=lambda sample: sample.rss)
-        first, last = self._longest[0], self._longest[-1]
-        return f"one node, looked at {len(self._longest)} times: {first}; most {most}; last {last}"
+        samples = self._longest
+        shown = [samples[round(at * (len(samples) - 1) / 4)].rss >> 20 for at in range(5)]
+        descriptors = [sample.descriptors for sample in samples]
+        return (
+            f"one node, looked at {len(samples)} times, held {', '.join(map(str, shown))} MiB in turn; "
+            f"{descriptors[0]} descriptors at first, {max(descriptors)} at most, {descriptors[-1]} at last"
+        )
 
 
 def send_signal(pid: int, number: signal.Signals) -> None:
