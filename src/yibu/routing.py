@@ -57,6 +57,8 @@ class ModelDetails:
     """Tokens the model was trained for; ``Route.max_context`` is what is served."""
     takes_tools: bool = False
     """Whether its chat template puts tools into the prompt."""
+    thinks: bool | None = None
+    """Whether it thinks before it answers, by its chat template; None where that is not known."""
 
 
 NO_DETAILS = ModelDetails()

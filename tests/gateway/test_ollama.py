@@ -224,7 +224,9 @@ async def test_every_option_of_its_client_is_known_and_none_is_needed(
 
 
 async def test_what_models_there_are(serve: Serve, backend: FakeBackend) -> None:
-    details = ModelDetails("gguf", "llama", 134_515_008, "Q4_1", 98_000_000, 8192, takes_tools=True)
+    details = ModelDetails(
+        "gguf", "llama", 134_515_008, "Q4_1", 98_000_000, 8192, takes_tools=True, thinks=True
+    )
     backend.add("m", max_context=4096, details=details)
     backend.add("cold", state="starting")
     async with serve(keys=(KEY,)) as gateway, client_of(gateway) as client:
@@ -235,9 +237,27 @@ async def test_what_models_there_are(serve: Serve, backend: FakeBackend) -> None
         assert [model.model for model in (await client.ps()).models] == ["m"]
         shown = await client.show("m:latest")
         assert shown.modelinfo["llama.context_length"] == 4096
-        assert set(shown.capabilities or ()) == {"completion", "embedding", "tools"}
+        assert set(shown.capabilities or ()) == {"completion", "embedding", "tools", "thinking"}
         async with gateway.http.get(gateway.url + "/api/version") as answer:
             assert (await answer.json())["version"]
+
+
+@pytest.mark.parametrize(("knows", "status"), [(True, 200), (None, 200), (False, 400)])
+async def test_thoughts_are_asked_of_models_that_think(
+    serve: Serve, backend: FakeBackend, knows: bool | None, status: int
+) -> None:
+    async with Upstream(answering(LLAMA_CHAT)) as up, serve() as gateway:
+        backend.add("m", up, details=ModelDetails("gguf", thinks=knows))
+        for path, asked in (("chat", {"messages": HELLO}), ("generate", {"prompt": "hi"})):
+            for think in (True, "high"):
+                body = {"model": "m", "stream": False, "think": think, **asked}
+                async with gateway.http.post(f"{gateway.url}/api/{path}", json=body) as answer:
+                    assert answer.status == status
+                    if status == 400:
+                        assert "does not think" in (await answer.json())["error"]
+            body = {"model": "m", "stream": False, "think": False, **asked}
+            async with gateway.http.post(f"{gateway.url}/api/{path}", json=body) as answer:
+                assert answer.status == 200
 
 
 @pytest.mark.parametrize(

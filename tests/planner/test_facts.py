@@ -17,7 +17,7 @@ from models import CONFIGS
 from planner_files import LLAMA, gguf_bytes, safetensors_header, write_safetensors
 
 from yibu.errors import UnsupportedError, UsageError, VerificationError, YibuError
-from yibu.planner.chat_template import takes_tools
+from yibu.planner.chat_template import takes_tools, thinks
 from yibu.planner.explain import explain
 from yibu.planner.facts import facts_from_headers, read_facts
 from yibu.planner.machine_file import BUILT_IN
@@ -427,6 +427,38 @@ def test_whether_a_template_takes_tools(tmp_path: Path, template: str, takes: bo
     (root / "chat_template.jinja").write_text(template)
     facts = read_facts(root)
     assert (facts.chat_template, facts.template_takes_tools) == (True, takes)
+
+
+@pytest.mark.parametrize(
+    ("template", "does"),
+    [
+        (
+            "{% if enable_thinking is defined and enable_thinking is false %}<think>{% endif %}",
+            True,
+        ),
+        (
+            "{{ content.split('</think>')[-1] }}{{ '<｜Assistant｜><think>\\n' }}",
+            True,
+        ),  # DeepSeek R1
+        ("{{ 'Reasoning: ' + reasoning_effort }}", True),  # gpt-oss
+        ("{%- if message.reasoning_content %}", True),
+        ("{{ '<|START_THINKING|>' }}", True),  # Command A
+        ("{% for message in messages %}<|im_start|>{{ message.content }}{% endfor %}", False),
+        ("{{ 'You are a helpful assistant that thinks step by step' }}", False),
+        ("", False),
+    ],
+)
+def test_whether_a_template_is_of_a_model_that_thinks(
+    tmp_path: Path, template: str, does: bool
+) -> None:
+    assert thinks(template) is does
+    root = transformers_model(tmp_path)
+    write_safetensors(root / "model.safetensors", {"w": ("BF16", [8])})
+    (root / "chat_template.jinja").write_text(template)
+    assert read_facts(root).template_thinks is does
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf_bytes({**LLAMA, "tokenizer.chat_template": template}, []))
+    assert read_facts(path).template_thinks is does
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,10 @@ from typing import Any
 _CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 _TOOLS = re.compile(r"(?<![\w.])tools\b")
+_THOUGHTS = re.compile(
+    r"</?think|enable_thinking|reasoning_(content|effort)|<\|(START_)?thinking", re.IGNORECASE
+)
+"""What templates write around thoughts, leave out of earlier turns, or switch them by."""
 
 
 def takes_tools(template: str) -> bool:
@@ -18,6 +22,11 @@ def takes_tools(template: str) -> bool:
     request has it.
     """
     return any(_TOOLS.search(_STRING.sub("''", code)) for code in _CODE.findall(template))
+
+
+def thinks(template: str) -> bool:
+    """Whether the template is of a model that thinks before it answers."""
+    return _THOUGHTS.search(template) is not None
 
 
 def templates_of(

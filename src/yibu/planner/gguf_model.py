@@ -9,7 +9,7 @@ from yibu.errors import UnsupportedError, UsageError, VerificationError
 from yibu.hub.quantization import Variant, variants
 from yibu.messages import tr
 from yibu.planner.arithmetic import ENCODERS
-from yibu.planner.chat_template import takes_tools
+from yibu.planner.chat_template import takes_tools, thinks
 from yibu.planner.hf.settings import MAX_LAYERS
 from yibu.planner.layers import Layers, layers_of
 from yibu.planner.types import ModelFacts
@@ -114,6 +114,7 @@ def facts_from_header(
             hint="The file is damaged: pull it again, or run `yibu verify`",
         )
     pooling = metadata.get(f"{architecture}.pooling_type")
+    template = str(metadata.get("tokenizer.chat_template", ""))
     keeps = heads or most("ssm.inner_size") or most("wkv.head_size")
     known = keeps or pooling or architecture in ENCODERS
     return ModelFacts(
@@ -129,8 +130,9 @@ def facts_from_header(
         dtype=header.quantization,
         quantization=header.quantization or None,
         parameters=parameters,
-        chat_template=bool(metadata.get("tokenizer.chat_template")),
-        template_takes_tools=takes_tools(str(metadata.get("tokenizer.chat_template", ""))),
+        chat_template=bool(template),
+        template_takes_tools=takes_tools(template),
+        template_thinks=thinks(template),
         pooling=bool(pooling) or architecture in ENCODERS,
         details=metadata,
         files=files,

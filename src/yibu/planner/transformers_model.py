@@ -11,7 +11,7 @@ from yibu.errors import UnsupportedError, VerificationError
 from yibu.messages import tr
 from yibu.planner import hf_config, quantization
 from yibu.planner.cache import CacheGroup
-from yibu.planner.chat_template import takes_tools, templates_of
+from yibu.planner.chat_template import takes_tools, templates_of, thinks
 from yibu.planner.files import load_json
 from yibu.planner.hf import model
 from yibu.planner.hf.context import max_context
@@ -132,6 +132,7 @@ def facts_from_tensors(
         tower_parameters=told.weights.vision + told.weights.audio,
         chat_template=bool(templates),
         template_takes_tools=any(map(takes_tools, templates)),
+        template_thinks=any(map(thinks, templates)),
         pooling=hf_config.is_pooling(config),
         details=config,
         files=files,

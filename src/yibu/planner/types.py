@@ -92,6 +92,8 @@ class ModelFacts:
     chat_template: bool = False
     template_takes_tools: bool = False
     """Its chat template puts a request's tools into the prompt."""
+    template_thinks: bool = False
+    """Its chat template is of a model that thinks before it answers."""
     pooling: bool = False
     """An embedding model: it gives vectors, not text."""
     details: Mapping[str, Any] = field(default_factory=dict)

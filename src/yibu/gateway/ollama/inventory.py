@@ -84,6 +84,8 @@ def _shown(route: Route) -> dict[str, Any]:
     details = route.details
     architecture = details.architecture or "unknown"
     capabilities = {_CAPABILITIES[c] for c in route.capabilities if c in _CAPABILITIES}
+    by_template = {"tools": details.takes_tools, "thinking": details.thinks}
+    capabilities |= {name for name, able in by_template.items() if able}
     return {
         "modelfile": "",
         "parameters": f"num_ctx {route.max_context}" if route.max_context else "",
@@ -94,7 +96,7 @@ def _shown(route: Route) -> dict[str, Any]:
             "general.parameter_count": details.parameters,
             f"{architecture}.context_length": route.max_context or 0,
         },
-        "capabilities": sorted(capabilities | ({"tools"} if details.takes_tools else set())),
+        "capabilities": sorted(capabilities),
         "modified_at": _created(route),
     }
 

@@ -124,6 +124,8 @@ def _common(given: Body, route: Route) -> Body:
         schema = {"name": "answer", "schema": shape, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}
     think = given.get("think")
+    if think and route.details.thinks is False:
+        raise InvalidRequestError("Model {model!r} does not think: its chat template knows no thoughts", model=given["model"], hint="Leave 'think' out", param="think")  # fmt: skip
     if think is not None:
         body["chat_template_kwargs"] = {"enable_thinking": bool(think)}
         if isinstance(think, str):

@@ -146,7 +146,7 @@ class Deployer:
             gpus=placement.gpus,
             directory=config.directory,
             max_context=placement.context,
-            details=_details(fetched.facts),
+            details=_details(fetched.facts, config),
             memory=reserved_memory(placement),
             host_memory=reserved_host(placement),
         )
@@ -208,9 +208,10 @@ class _Telling:
             self._loop.call_soon_threadsafe(self._note, text)
 
 
-def _details(facts: ModelFacts | None) -> ModelDetails:
+def _details(facts: ModelFacts | None, config: ModelConfig) -> ModelDetails:
     if facts is None:
         return NO_DETAILS
+    own_template = facts.chat_template and "chat_template" not in config.options
     return ModelDetails(
         format=facts.format,
         architecture=facts.architecture,
@@ -219,4 +220,5 @@ def _details(facts: ModelFacts | None) -> ModelDetails:
         size=facts.weight_bytes,
         trained_context=facts.max_context,
         takes_tools=facts.template_takes_tools,
+        thinks=facts.template_thinks if own_template else None,
     )
