@@ -217,7 +217,7 @@ class Books:
 
     def end(self, entry: Entry, response: Response | None, outcome: Outcome | None = None) -> None:
         """Close an entry, and say what is wrong with it."""
-        del self.open[entry.order.nonce]
+        self.open.pop(entry.order.nonce, None)  # one that was overdue may end after all
         entry.ended, entry.response = time.monotonic(), response
         try:
             entry.outcome = outcome or judge(entry, response or Response(0, {}))

@@ -201,9 +201,11 @@ def test_what_takes_too_long_or_never_ends() -> None:
     books.end(books.begin(entry(words=1)), whole(RIGHT))
     assert "took" in books.wrong[0]
     books.limit = -6.0
-    books.begin(entry())
+    late = books.begin(entry(words=1))
     books.overdue()
     assert "never ended" in books.wrong[1]
+    books.end(late, whole(RIGHT))
+    assert "took" in books.wrong[2]
 
 
 def test_an_answer_that_was_read_after_the_kill_may_be_lost_or_not() -> None:
