@@ -69,7 +69,7 @@ chaos: $(VENV)/dev               ## misbehaving engines and clients against a no
 	$(BIN)/python -m pytest tests/chaos tests/e2e/test_upgrade.py -m chaos -s --chaos-seconds 180 $(ARGS)
 
 soak: $(VENV)/dev                ## the same for an hour, after many more random examples
-	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile thorough --timeout 3600 -n 2 --ignore=tests/speech
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile thorough --timeout 7200 -n 2 --ignore=tests/speech
 	$(BIN)/python -m pytest tests/chaos tests/e2e/test_upgrade.py -m chaos -s --chaos-seconds 3600 $(ARGS)
 
 gpu: $(VENV)/dev                 ## all that waits for a card, as a table for docs/benchmarks.md (ARGS=--install)
