@@ -443,6 +443,11 @@ def test_whether_a_template_takes_tools(tmp_path: Path, template: str, takes: bo
         ("{{ 'Reasoning: ' + reasoning_effort }}", True),  # gpt-oss
         ("{%- if message.reasoning_content %}", True),
         ("{{ '<|START_THINKING|>' }}", True),  # Command A
+        ("{%- if thinking %}{{ 'Respond in two parts' }}{% endif %}", True),  # Granite
+        ("{{ '[THINK]' }}", True),  # Magistral
+        ("{{ '<seed:think>' }}", True),  # Seed-OSS
+        ("{% if '</thought>' in content %}", True),  # EXAONE Deep
+        ("{{ 'no thinking' }}{{ message.thinking_budget }}", False),
         ("{% for message in messages %}<|im_start|>{{ message.content }}{% endfor %}", False),
         ("{{ 'You are a helpful assistant that thinks step by step' }}", False),
         ("", False),

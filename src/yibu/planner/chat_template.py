@@ -10,9 +10,12 @@ _CODE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 _TOOLS = re.compile(r"(?<![\w.])tools\b")
 _THOUGHTS = re.compile(
-    r"</?think|enable_thinking|reasoning_(content|effort)|<\|(START_)?thinking", re.IGNORECASE
+    r"</?(\w+:)?think|</?thought|\[THINK\]|<\|(START_)?thinking|enable_thinking|detailed thinking"
+    r"|reasoning_(content|effort)",
+    re.IGNORECASE,
 )
 """What templates write around thoughts, leave out of earlier turns, or switch them by."""
+_THINKING = re.compile(r"(?<![\w.])thinking\b")
 
 
 def takes_tools(template: str) -> bool:
@@ -21,12 +24,17 @@ def takes_tools(template: str) -> bool:
     A field of a message that is called so (``message['tools']``) is another thing: no OpenAI
     request has it.
     """
-    return any(_TOOLS.search(_STRING.sub("''", code)) for code in _CODE.findall(template))
+    return _names(_TOOLS, template)
 
 
 def thinks(template: str) -> bool:
     """Whether the template is of a model that thinks before it answers."""
-    return _THOUGHTS.search(template) is not None
+    return _THOUGHTS.search(template) is not None or _names(_THINKING, template)
+
+
+def _names(variable: re.Pattern[str], template: str) -> bool:
+    """Whether the template's code, without its texts, names the variable."""
+    return any(variable.search(_STRING.sub("''", code)) for code in _CODE.findall(template))
 
 
 def templates_of(
