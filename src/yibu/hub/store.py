@@ -138,14 +138,12 @@ class Store(Upkeep):
 
         selection = select(listing.files, source, choose, record.main if record else "")
         meant = selection.files
-        others = []
         if (
             selection.main
-        ):  # a single file keeps its config files beside it: they are small, and telling
-            others = [
-                f for f in listing.files if not f.path.lower().endswith(".gguf") and f not in meant
-            ]
-        headers = remote_headers(source, [*meant, *others], client, self._settings)
+        ):  # its config files stay beside a single file: they are small, and telling
+            others = [file for file in listing.files if not file.path.lower().endswith(".gguf")]
+            meant = (*meant, *(file for file in others if file not in meant))
+        headers = remote_headers(source, meant, client, self._settings)
         return replace(headers, notes=selection.notes)
 
     def _hub(self, source: Source) -> Hub:

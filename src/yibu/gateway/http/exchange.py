@@ -119,7 +119,7 @@ class Exchange:
         self.compute = 0.0
         """Seconds that replicas worked on it."""
         self.noted = (0, 0.0, 0.0)
-        """What of itself, audio_seconds and compute is in the usage already."""
+        """The requests, audio_seconds and compute of it that are counted in the usage already."""
         self.admission: Admission | None = None
         """Its share of the limits of caller and model, where there are any."""
         self.limits: Headers | None = None
