@@ -32,7 +32,9 @@ def test_memory_is_as_the_planner_predicts(engine_cache: Path) -> None:
 
 
 def test_its_processes_take_no_more_than_planned(engine_cache: Path) -> None:
-    """And not much less either, while eight clients ask at once."""
+    """And not much less either, while eight clients ask at once. With AVX2 alone it takes 0.75 of the plan
+    where it takes 0.83 with AVX-512, and less where other tests' vLLMs map the same libraries: each counts
+    its share."""
     model = VllmModels.of(engine_cache).smollm2()
     done = subprocess.run(
         [sys.executable, REPOSITORY / "benchmarks" / "engine_memory.py", "--cache", engine_cache,
@@ -43,4 +45,4 @@ def test_its_processes_take_no_more_than_planned(engine_cache: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     taken = re.search(r"planned \d+ MiB, taken \d+: ([\d.]+)$", done.stdout, re.MULTILINE)
     assert taken is not None, done.stdout
-    assert 0.65 < float(taken[1]) <= 1
+    assert 0.55 < float(taken[1]) <= 1

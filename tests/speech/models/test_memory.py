@@ -15,6 +15,7 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("openvino")
 
 from yibu.speech.models.parked import ALIGNMENT, ParkedArrays  # noqa: E402
+from yibu.speech.precision import INT8_PRODUCTS, cpu_flags  # noqa: E402
 
 MIB = 1 << 20
 SMALL_DISK = Path("/dev/shm")
@@ -95,9 +96,11 @@ print(loaded, used, grown, sum(sizes.values()) / 4 / 2**20)
 def test_weights_are_held_once(tmp_path: Path, precision: str, width: int) -> None:
     """Anonymous memory: the pages of files beside it can be taken back at any time.
 
-    A second copy of int8's weights, or of one of the four matrices of a layer in fp32, would be
-    above the bound.
+    A copy of int8's weights too many, or of one of the four matrices of a layer in fp32, would be
+    above the bound. Without int8 products oneDNN lays int8's out twice: for inputs of up to some 75
+    frames, and for longer ones.
     """
+    copies = 2 if precision == "int8" and not cpu_flags() & INT8_PRODUCTS else 1
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n" + RANDOM_MODEL,
          precision, str(LAYERS), str(tmp_path / "weights")],
@@ -108,7 +111,7 @@ def test_weights_are_held_once(tmp_path: Path, precision: str, width: int) -> No
     weights = width * parameters
     print(f"{loaded:.0f} MiB loaded, {used:.0f} used, weights {weights:.0f}")
     assert weights * 0.95 <= loaded  # or the measuring is wrong
-    assert used <= weights + FIXED, f"{loaded:.0f}, then {used:.0f} MiB for {weights:.0f}"
+    assert used <= copies * weights + FIXED, f"{loaded:.0f}, then {used:.0f} MiB for {weights:.0f}"
     assert grown <= MOST_GROWTH, f"{grown:.0f} MiB for 30 lengths that are new"
 
 

@@ -205,6 +205,21 @@ def test_auto_says_why(flags: set, files: set, expected: str, because: str) -> N
     assert because in chosen.reason
 
 
+@pytest.mark.parametrize(
+    ("flags", "because"),
+    [
+        ({"avx2"}, "saves memory and no time"),
+        ({"avx2", "avx_vnni"}, "as configured"),
+        (set(), "as configured"),
+    ],
+)
+def test_int8_that_gains_no_time_says_so(flags: set, because: str) -> None:
+    chosen = choose("int8", "cpu", frozenset(flags), files=frozenset({"model.pt"}))
+    assert chosen.precision == "int8"
+    assert because in chosen.reason
+    assert ("no time" in chosen.reason) == ("no time" in because)
+
+
 def test_the_processor_is_read_with_its_maker(tmp_path: Path) -> None:
     listing = tmp_path / "cpuinfo"
     one = "processor\t: {}\nvendor_id\t: GenuineIntel\nflags\t\t: fpu amx_bf16\nbugs\t\t:\n\n"
