@@ -8,10 +8,12 @@ import os
 import signal
 import sqlite3
 import stat
+import time
 import urllib.error
 import urllib.request
 from typing import Any
 
+import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -156,6 +158,34 @@ def test_a_killed_node_loses_nothing_of_what_an_open_session_has_heard(home: Hom
         session.send("heard 1.5")
         assert session.recv(60) == "told"
     until(lambda: used() == [(2, 7201.5)], "a whole session, counted once")
+
+
+def test_a_killed_node_loses_at_most_the_last_second_of_a_stream(home: Home) -> None:
+    alice = home.yibu("key", "add", "alice").stdout.strip()
+    home.write([fake("slow", "--tokens", "6000", "--slow-tokens", "0.02")])
+    home.yibu("up", "-d")
+
+    def used() -> dict[str, int]:
+        rows = json.loads(home.yibu("usage", "--json").stdout)["usage"]
+        return next(row for row in rows if row["key"] == "alice")
+
+    url, headers = f"{home.url()}/v1/chat/completions", {"authorization": f"Bearer {alice}"}
+    body = {"model": "slow", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    came: list[float] = []
+    with (
+        contextlib.suppress(httpx.HTTPError),
+        httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer,
+    ):
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                came.append(time.monotonic())
+            if len(came) == 200:
+                os.kill(home.ps()["node"]["pid"], signal.SIGKILL)
+    row = used()
+    assert (row["requests"], row["estimated"]) == (1, 1)
+    # Of a second, and of the half of one in which it is written; a busy machine takes its own time.
+    before = sum(moment < came[-1] - 3 for moment in came)
+    assert before <= row["completion_tokens"] <= len(came) + 50
 
 
 def test_usage_and_limits_of_a_real_node_outlive_it(home: Home) -> None:

@@ -6,6 +6,7 @@ Messages over the channel of the upgrade (:mod:`yibu.channel`), once the new nod
 |---|---|
 | ``{"meter": name, "state": [requests left, tokens left, in flight]}``, first | |
 | ``{"begin": [name], "tokens": n, "id": n}`` | ``{"answer": n, "refusal": … or null, "windows": […]}`` |
+| ``{"use": [name], "set_aside": n, "tokens": n}``, while a request goes on | |
 | ``{"end": [name], "set_aside": n, "tokens": n}`` | |
 | ``{"slot": [hour, key, model], "used": {…}}``, at its end: what it could not write | |
 
@@ -62,10 +63,17 @@ class LimitsSuccessor:
             refusal = LimitRefusal(**{**refusal, "who": named[refusal["name"]].who})
         return LimitVerdict(refusal, (windows[0], windows[1]))
 
+    def use(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
+        """Report what a request that goes on has taken."""
+        self._report("use", meters, set_aside, tokens)
+
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
         """Report the end of a request."""
+        self._report("end", meters, set_aside, tokens)
+
+    def _report(self, what: str, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
         names = [meter.name for meter in meters]
-        self._channel.send({"end": names, "set_aside": set_aside, "tokens": tokens})
+        self._channel.send({what: names, "set_aside": set_aside, "tokens": tokens})
 
 
 class Keeper(Protocol):
@@ -78,6 +86,8 @@ class Keeper(Protocol):
         """Record usage of another node."""
 
     async def begin(self, meters: Sequence[Meter], tokens: int) -> LimitVerdict: ...
+
+    def use(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None: ...
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None: ...
 
@@ -99,6 +109,8 @@ class LimitsPredecessor:
             self._keeper.take(slot, Used(**message["used"]))
         elif "begin" in message:
             return self._begin(message)
+        elif (names := message.get("use")) is not None:
+            self._keeper.use(self._found(names), message["set_aside"], message["tokens"])
         elif (names := message.get("end")) is not None:
             self._running.subtract(names)
             self._keeper.end(self._found(names), message["set_aside"], message["tokens"])

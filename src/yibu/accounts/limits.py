@@ -187,8 +187,13 @@ class Meter:
             self.tokens.level -= tokens
 
     def end(self, set_aside: int, tokens: int) -> None:
-        """The request took ``tokens``. They are all taken, so that what was too much is waited for."""
+        """The request has ended, and took ``tokens`` that are not counted yet."""
         self.in_flight -= 1
+        self.use(set_aside, tokens)
+
+    def use(self, set_aside: int, tokens: int) -> None:
+        """A request took ``tokens``. They are all taken, so that what was too much is waited for; fewer than
+        none where an estimate was too high."""
         if self.tokens is not None:
             level = self.tokens.level + set_aside - tokens
             self.tokens.level = min(self.tokens.capacity, level)

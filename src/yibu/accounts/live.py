@@ -197,11 +197,19 @@ class LiveAccounts:
 
     def take(self, slot: Slot, used: Used) -> None:
         """Count again what was on its way to the database, or what a node before this one could not write."""
-        self._counted.setdefault(slot, Used()).add(used)
+        self.used_in(slot).add(used)
+
+    def slot(self, key: str, model: str) -> Slot:
+        """Where the usage of this moment is counted."""
+        return int(self._clock() // 3600), key, model
 
     def used(self, key: str, model: str) -> Used:
         """Where to add what a request used, at once; it is written within half a second."""
-        return self._counted.setdefault((int(self._clock() // 3600), key, model), Used())
+        return self.used_in(self.slot(key, model))
+
+    def used_in(self, slot: Slot) -> Used:
+        """The same, of another hour."""
+        return self._counted.setdefault(slot, Used())
 
     async def usage(self, by: By, since: float, key: str | None = None) -> list[dict[str, Any]]:
         """Usage until now, of all keys or of one.
@@ -320,7 +328,7 @@ class LiveAccounts:
                 spending.spent = known.spent  # no more can be read of it
             else:
                 spending.spent += sum(
-                    used.prompt_tokens + used.completion_tokens
+                    used.tokens
                     for (hour, key, _), used in self._counted.items()
                     if key == account.name and spending.start <= hour * 3600 < spending.end
                 )

@@ -39,12 +39,26 @@ class Used:
     compute_seconds: float = 0.0
     """Seconds that replicas worked on them."""
 
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
     def add(self, other: Used) -> None:
         for name in _FIELDS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Used))
+
+
+def correct(before: Used, now: Used, *, earlier: Used, later: Used) -> None:
+    """Count what a request has used ``now``, of which ``before`` is counted in ``earlier``: what has become
+    more in ``later``, and what an estimate had too high where it was counted."""
+    for name in _FIELDS:
+        more = getattr(now, name) - getattr(before, name)
+        where = later if more > 0 else earlier
+        setattr(where, name, getattr(where, name) + more)
+
 
 Slot = tuple[int, str, str]
 """The hour (Unix seconds / 3600), the key's name, the model."""

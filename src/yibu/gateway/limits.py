@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from yibu.accounts.handover import LimitsPredecessor, LimitsSuccessor
 from yibu.accounts.limits import Admission, LimitRefusal, LimitVerdict, Meter, Window, admit
 from yibu.accounts.live import Caller, LiveAccounts
-from yibu.accounts.usage import Tokens, Used
+from yibu.accounts.usage import Tokens, Used, correct
 from yibu.channel import Channel
 from yibu.errors import OverloadedError
 from yibu.gateway.http.exchange import CLIENT_GONE, Exchange, Headers
@@ -127,6 +127,13 @@ class Accounting:
                 return verdict
         return admit(meters, tokens, self.clock(), self._wall())
 
+    def use(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
+        """Record what a request that goes on has taken."""
+        if self._successor is not None:
+            self._successor.use(meters, set_aside, tokens)
+        for meter in meters:
+            meter.use(set_aside, tokens)
+
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
         """Record that a request has ended."""
         if self._successor is not None:
@@ -167,9 +174,18 @@ class Accounting:
             self._accounts.take((hour, key, model), used)
 
     def note(self, exchange: Exchange) -> None:
-        """Record what a request that goes on has used by now: a crash loses no session of hours."""
-        if self._accounts is not None:
-            _note(self._accounts.used(exchange.key, exchange.model), exchange)
+        """Record what a request that goes on has used by now: a crash loses neither a long answer nor a
+        session of hours, and budgets see them."""
+        if self._accounts is None:
+            return
+        now, slot = _used(exchange), self._accounts.slot(exchange.key, exchange.model)
+        earlier, before = exchange.noted or (slot, Used())
+        if (admission := exchange.admission) is not None:
+            self.use(*admission, now.tokens - before.tokens)
+            exchange.admission = Admission(admission.meters, 0)
+        where = self._accounts.used_in
+        correct(before, now, earlier=where(earlier), later=where(slot))
+        exchange.noted = slot, now
 
     def settle(self, exchange: Exchange) -> None:
         """Record a finished request's usage."""
@@ -177,22 +193,19 @@ class Accounting:
         if tokens is None and exchange.status == CLIENT_GONE and exchange.compute:
             # Who leaves early has nevertheless had the prompt read.
             tokens = exchange.tokens = Tokens(_prompt_estimate(exchange), 0, estimated=True)
+        if exchange.noted is not None:
+            self.note(exchange)
+            tokens = None
         if (admission := exchange.admission) is not None:
-            used_up = tokens[0] + tokens[1] if tokens else 0
             exchange.admission = None
-            self.end(*admission, used_up)
+            self.end(*admission, tokens[0] + tokens[1] if tokens else 0)
         if self._accounts is None or exchange.model == "-":
             return
         used = self._accounts.used(exchange.key, exchange.model)
-        _note(used, exchange)
+        if exchange.noted is None:
+            _count(exchange, used)
         if exchange.failed or (exchange.status >= 400 and exchange.status != CLIENT_GONE):
             used.errors += 1
-        if tokens is not None:
-            prompt, completion, cached, estimated = tokens
-            used.prompt_tokens += prompt
-            used.completion_tokens += completion
-            used.cached_tokens += cached
-            used.estimated += estimated
 
     def _model(self, route: Route) -> Meter:
         meter = self._models.get(route.model)
@@ -204,12 +217,23 @@ class Accounting:
         return meter
 
 
-def _note(used: Used, exchange: Exchange) -> None:
-    requests, audio, compute = exchange.noted
-    used.requests += 1 - requests
-    used.audio_seconds += exchange.audio_seconds - audio
-    used.compute_seconds += exchange.compute - compute
-    exchange.noted = 1, exchange.audio_seconds, exchange.compute
+def _used(exchange: Exchange) -> Used:
+    """What a request has used by now."""
+    used = Used()
+    _count(exchange, used)
+    return used
+
+
+def _count(exchange: Exchange, used: Used) -> None:
+    used.requests += 1
+    used.audio_seconds += exchange.audio_seconds
+    used.compute_seconds += exchange.worked()
+    if exchange.tokens is not None:
+        prompt, completion, cached, estimated = exchange.tokens
+        used.prompt_tokens += prompt
+        used.completion_tokens += completion
+        used.cached_tokens += cached
+        used.estimated += estimated
 
 
 def _prompt_estimate(exchange: Exchange) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from yibu.accounts.limits import Admission
 from yibu.accounts.live import ANYBODY
-from yibu.accounts.usage import Tokens
+from yibu.accounts.usage import Slot, Tokens, Used
 from yibu.errors import InvalidRequestError, RequestError, TooLargeError
 from yibu.gateway.envelope import Dialect, error_body, error_event, error_headers
 from yibu.gateway.monitoring.tracing import Trace, passed_on
@@ -76,7 +76,7 @@ class Exchange:
     __slots__ = (
         "_answer", "_repeats", "_send", "_state", "admission", "audio_seconds", "bytes_in", "bytes_out", "caller", "closing", "compute", "cors",
         "dialect", "event_number", "failed", "first_byte", "headers", "key", "label", "limits", "method", "model", "noted", "path", "prompt_most", "receive", "replica", "request_id", "scope", "started",
-        "status", "stream", "tokens", "trace",
+        "status", "stream", "tokens", "trace", "working_since",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,10 +116,11 @@ class Exchange:
         self.prompt_most: int | None = None
         """The most tokens its single prompt can have; None where it may have several prompts."""
         self.audio_seconds = 0.0
-        self.compute = 0.0
-        """Seconds that replicas worked on it."""
-        self.noted = (0, 0.0, 0.0)
-        """The requests, audio_seconds and compute of it that are counted in the usage already."""
+        self.compute = self.working_since = 0.0
+        """Seconds that replicas worked on it until, and when one began that works on it, by perf_counter; 0
+        where none does."""
+        self.noted: tuple[Slot, Used] | None = None
+        """What of it is counted in the usage already, and where, of one that goes on for longer."""
         self.admission: Admission | None = None
         """Its share of the limits of caller and model, where there are any."""
         self.limits: Headers | None = None
@@ -131,6 +132,15 @@ class Exchange:
         """Whether the last part of the answer was sent."""
         self.event_number = 0
         """Of an error event that ends a stream, in APIs that number theirs."""
+
+    def worked(self) -> float:
+        """Seconds that replicas have worked on it by now."""
+        since = self.working_since
+        return self.compute + (time.perf_counter() - since if since else 0.0)
+
+    def rest(self) -> None:
+        """Note that no replica works on it any more."""
+        self.compute, self.working_since = self.worked(), 0.0
 
     def trace_headers(self) -> Headers:
         """The trace context for an engine: of the request's own span, else the client's."""

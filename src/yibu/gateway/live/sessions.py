@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -126,7 +127,7 @@ class LiveSessions:
         await self._accounting.admit(exchange, route, named or route.model)
         lease, engine = await unless_gone(exchange, self._connect(exchange, live, route, given))
         failed = False
-        started = asyncio.get_running_loop().time()
+        exchange.working_since = perf_counter()
         try:
             headers = [(b"x-request-id", exchange.request_id), *(exchange.limits or [])]
             await send(
@@ -140,7 +141,6 @@ class LiveSessions:
 
             def heard(seconds: float) -> None:
                 exchange.audio_seconds = seconds
-                exchange.compute = asyncio.get_running_loop().time() - started
                 self._accounting.note(exchange)
 
             relay = _Relay(
@@ -150,7 +150,7 @@ class LiveSessions:
             exchange.failed = failed
         finally:
             engine.close()
-            exchange.compute = asyncio.get_running_loop().time() - started
+            exchange.rest()
             lease.release(failed=failed)
 
     def _accept(self, exchange: Exchange) -> LiveRoute:

@@ -113,7 +113,7 @@ class RequestProxy:
         """Send to a replica and relay its answer; ``form`` is None for JSON, which is written
         anew for each replica, since each may know the model by another name."""
         rules = self._answers.get(route.engine) or Answers()
-        relay = Relay(exchange, operation, route, request, rules)
+        relay = Relay(exchange, operation, route, request, rules, self.accounting.note)
         if exchange.trace is None:
             await self._forward(relay, form)
             return
@@ -134,7 +134,7 @@ class RequestProxy:
                     raise failure from None
                 raise
             failed = False
-            begun = perf_counter()
+            exchange.working_since = perf_counter()
             try:
                 relay.take(lease)
                 if request.steps is not None:
@@ -155,7 +155,7 @@ class RequestProxy:
                 if final:
                     raise failure from error
             finally:
-                exchange.compute += perf_counter() - begun
+                exchange.rest()
                 lease.release(failed=failed)
             exclude = exclude | {exchange.replica}
             if exchange.trace is not None:

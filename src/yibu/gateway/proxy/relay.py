@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -38,6 +38,9 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 _JSON = (b"content-type", b"application/json")
 
+_NOTE_EVERY = 1.0
+"""Seconds of a stream after which its usage until then is counted."""
+
 _END_SECONDS = 2.0
 """How long to wait for the end of a stream whose last event has come."""
 
@@ -62,7 +65,10 @@ class Relay:
         route: Route,
         request: JsonRequest,
         rules: Answers,
+        note: Callable[[Exchange], None],
     ) -> None:
+        """``note`` counts what a request that goes on has used by now."""
+        self._note = note
         self.exchange = exchange
         self.operation = operation
         self.route = route
@@ -214,7 +220,7 @@ class Relay:
             return
         exchange = self.exchange
         exchange.stream = True
-        sent = 0
+        sent, noted = 0, connection.last_activity
         try:
             while data := await self.waiting.next(connection):
                 self._progressed()
@@ -227,6 +233,10 @@ class Relay:
                     connection.patience = _END_SECONDS
                 if normalizer.error is not None:
                     raise normalizer.error
+                if connection.last_activity - noted > _NOTE_EVERY:
+                    noted = connection.last_activity
+                    self._used(normalizer, sent)
+                    self._note(exchange)
             rest = normalizer.finish()
             if normalizer.error is not None:
                 raise normalizer.error
@@ -238,8 +248,7 @@ class Relay:
             rest = b""
         finally:
             self.waiting.stop()
-            exchange.tokens = self._tokens(normalizer, sent)
-            exchange.audio_seconds = normalizer.audio_seconds
+            self._used(normalizer, sent)
         await self._begin()
         await exchange.end(rest)
 
@@ -257,6 +266,11 @@ class Relay:
         if tokens is None and operation.kind in _TELLING:
             tokens = estimate(exchange, generated(answer) // 4)
         exchange.tokens = tokens
+
+    def _used(self, normalizer: Normalizer, events: int) -> None:
+        """Note what a stream has used until now, of which so many events were sent."""
+        self.exchange.tokens = self._tokens(normalizer, events)
+        self.exchange.audio_seconds = normalizer.audio_seconds
 
     def _tokens(self, normalizer: Normalizer, events: int) -> Tokens | None:
         """Tokens of a stream. One that did not come to its end has at least one an event, whatever its
