@@ -1,12 +1,12 @@
 """What engines hold of main memory while they load, idle and work, beside what the plan says.
 
     .venv/bin/python benchmarks/engine_memory.py --cache DIR [--audio CLIP]
-        [--options JSON] [--engine NAME] MODEL
+        [--options JSON] [--engine NAME] [--rounds N] MODEL
 
 DIR is a cache as the tests keep one (``YIBU_TEST_CACHE``). The model is brought up by ``yibu up`` in a
 home of its own; every process of the engine is read from /proc/PID/smaps_rollup each 50 ms: its
 proportional share of all its pages (PSS), and the part that nobody gets before it ends (anonymous and
-shared memory, without the pages of files). Then eight clients ask at once, three times each. Exit 1
+shared memory, without the pages of files). Then eight clients ask at once, N times each (3). Exit 1
 if the plan is less than it took.
 """
 
@@ -29,7 +29,7 @@ from yibu.node.state import home_id
 from yibu.paths import Paths
 
 MIB = 1 << 20
-CLIENTS, ROUNDS = 8, 3
+CLIENTS = 8
 EVERY = 0.05
 
 
@@ -98,6 +98,7 @@ def main() -> int:
     parser.add_argument("--audio", type=Path)
     parser.add_argument("--options", type=json.loads, default={})
     parser.add_argument("--engine")
+    parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     clip = arguments.audio.read_bytes() if arguments.audio else None
     with tempfile.TemporaryDirectory(prefix="memory-") as directory:
@@ -136,7 +137,7 @@ def main() -> int:
             url = json.loads(yibu("ps", "--json"))["gateway"]["url"]
             report("", "idle", watcher)
             with ThreadPoolExecutor(CLIENTS) as pool:
-                work = range(CLIENTS * ROUNDS)
+                work = range(CLIENTS * arguments.rounds)
                 list(pool.map(lambda number: ask(url, "m", clip, number), work))
             (working, _), _ = report("work, peak", "after", watcher)
         finally:
