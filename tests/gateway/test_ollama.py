@@ -114,7 +114,7 @@ async def test_generate_is_a_chat_or_a_text(serve: Serve, backend: FakeBackend) 
             assert answer.response == "Hello"
             sent = up.received[-1].json
             assert [message["role"] for message in sent["messages"]] == ["system", "user"]
-            assert sent["chat_template_kwargs"] == {"enable_thinking": False}
+            assert sent["chat_template_kwargs"] == {"enable_thinking": False, "thinking": False}
             up.behaviour = answering(text)
             for options in ({"model": "m", "raw": True}, {"model": "base"}):
                 answer = await client.generate(prompt="Once upon a", **options)

@@ -127,7 +127,8 @@ def _common(given: Body, route: Route) -> Body:
     if think and route.details.thinks is False:
         raise InvalidRequestError("Model {model!r} does not think: its chat template knows no thoughts", model=given["model"], hint="Leave 'think' out", param="think")  # fmt: skip
     if think is not None:
-        body["chat_template_kwargs"] = {"enable_thinking": bool(think)}
+        # Granite's, DeepSeek's and Kimi's templates have the shorter name; each ignores the other.
+        body["chat_template_kwargs"] = dict.fromkeys(("enable_thinking", "thinking"), bool(think))
         if isinstance(think, str):
             body["reasoning_effort"] = think
     return body
