@@ -92,6 +92,22 @@ def test_objects_hold_what_text_would_and_no_secret(stream: Stream) -> None:
     assert "abcd1234efgh" not in stream.getvalue()
 
 
+async def test_programs_that_only_look_leave_no_line_unless_they_are_refused(
+    stream: Stream, serve: Serve, backend: FakeBackend
+) -> None:
+    auth = {"Authorization": "Bearer a-long-enough-key"}
+    async with Upstream(answering(LLAMA_CHAT)) as up:
+        backend.add("m", up)
+        async with serve(keys=["a-long-enough-key"]) as gateway:
+            for path in ("/metrics", "/healthz", "/readyz"):
+                for method in ("GET", "HEAD"):
+                    await gateway.http.request(method, gateway.url + path, headers=auth)
+            await gateway.http.get(gateway.url + "/metrics")
+    lines = [line for line in stream.getvalue().splitlines() if "gateway.access" in line]
+    said = [line.partition("gateway.access ")[2].partition(" model=")[0] for line in lines]
+    assert said == ["GET /metrics 401"]
+
+
 async def test_requests_are_objects_with_fields(
     stream: Stream, serve: Serve, backend: FakeBackend
 ) -> None:

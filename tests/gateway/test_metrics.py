@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -14,7 +14,7 @@ from yibu.gateway.monitoring import scrape as scraping
 from yibu.gateway.monitoring.node_metrics import NodeMetrics
 from yibu.planner.ledger import Reservation
 from yibu.planner.types import Gpu, GpuProcess
-from yibu.routing import Failure, ReplicaStatus, Route
+from yibu.routing import Failure, ReplicaStatus, Route, State
 
 from .conftest import FakeBackend, Running, Serve, chat
 from .upstream import (
@@ -53,8 +53,12 @@ async def test_requests_are_counted(serve: Serve, backend: FakeBackend) -> None:
     assert page.value("yibu_requests_total", model="-", path="other", status="404") == 3
     assert page.value("yibu_tokens_total", model='odd"name', direction="prompt") == 31
     assert page.value("yibu_requests_in_flight") == 1
-    assert page.value("yibu_models", state="ready") == 1
     assert page.value("yibu_request_seconds_count", **named) == 1
+    assert {(x["model"], x["path"]) for x in page.labels("yibu_first_byte_seconds_count")} == {
+        ('odd"name', PATH)
+    }, "a refusal is no fast answer"
+    numbers = {state: page.value("yibu_models", state=state) for state in get_args(State)}
+    assert numbers == {**dict.fromkeys(get_args(State), 0), "ready": 1}
 
 
 async def test_sums_keep_their_precision(serve: Serve) -> None:

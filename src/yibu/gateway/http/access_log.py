@@ -11,6 +11,8 @@ from yibu.log import structured, write_line
 
 logger = logging.getLogger("yibu.gateway.access")
 
+_LOOKS = frozenset({"/metrics", "/healthz", "/readyz"})
+
 
 def record(exchange: Exchange, metrics: GatewayMetrics) -> None:
     """Count the request and write its line; never prompts, never keys."""
@@ -20,24 +22,27 @@ def record(exchange: Exchange, metrics: GatewayMetrics) -> None:
     key = exchange.caller.labels
     metrics.requests[(*labels, str(exchange.status), *key)] += 1
     metrics.observe(metrics.duration, labels, total)
-    metrics.observe(metrics.first_byte, labels, first)
+    if exchange.status < 400:  # a refusal comes at once, and would pass for a fast model
+        metrics.observe(metrics.first_byte, labels, first)
     model = (exchange.model,)
     metrics.received[model] += exchange.bytes_in
     metrics.sent[model] += exchange.bytes_out
     if exchange.tokens is not None:
         metrics.tokens[(exchange.model, "prompt", *key)] += exchange.tokens[0]
         metrics.tokens[(exchange.model, "completion", *key)] += exchange.tokens[1]
-    if logger.isEnabledFor(logging.INFO) and not _of_the_console(exchange):
+    if logger.isEnabledFor(logging.INFO) and not _polled(exchange):
         if (handler := structured()) is not None:
             handler.write_fields(logger.name, _fields(exchange, first, total))
         else:
             write_line(logger, _line(exchange, first, total))
 
 
-def _of_the_console(exchange: Exchange) -> bool:
-    """Whether an open console only polled, as it does every few seconds."""
+def _polled(exchange: Exchange) -> bool:
+    """Whether a program only looked, as it does every few seconds: an open console, `yibu top`,
+    Prometheus, a load balancer. Their lines would bury the others."""
     answered = exchange.status < 400 or exchange.status == CLIENT_GONE
-    return exchange.method == "GET" and answered and exchange.path.startswith("/console/")
+    looked = exchange.path in _LOOKS or exchange.path.startswith("/console/")
+    return exchange.method in ("GET", "HEAD") and answered and looked
 
 
 def _line(exchange: Exchange, first: float, total: float) -> str:

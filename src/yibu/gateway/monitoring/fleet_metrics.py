@@ -33,13 +33,14 @@ def fleet_lines(backend: Backend) -> list[str]:
 
 
 def _model_lines(routes: Sequence[Route]) -> list[str]:
-    states = Counter((route.state,) for route in routes)
+    states = Counter(route.state for route in routes)
+    in_state = [((state,), states[state]) for state in _STATES]
     text = "1 for the state that the model is in, 0 for the others"
     of_models = [
         ((route.model, state), int(state == route.state)) for route in routes for state in _STATES
     ]
     return [
-        *family("models", "Models by state", "gauge", ("state",), states.items()),
+        *family("models", "Models by state", "gauge", ("state",), in_state),
         *family("model_state", text, "gauge", ("model", "state"), of_models),
     ]
 
