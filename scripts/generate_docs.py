@@ -84,16 +84,17 @@ _CAUSES_PAGE = _say(
 Generated from the engines' tables by `make docs`.
 
 When an engine fails, yibu looks for the cause in its log. `yibu up`, `yibu ps` and the gateway's 503 show the
-sentence and the advice; the key stands in `--json` and as the label `cause` of the
-[metrics](../metrics.md#models-and-replicas). A failure that no row explains has the cause `unknown`, and the last lines of the log are shown.
+sentence and the advice; the key is `cause_key` in `yibu ps --json` and the label `cause` of the
+[metrics](../metrics.md#models-and-replicas). A start that no row explains has the cause `unknown`, and the sentence quotes the end of the
+log.
 `{name}` stands for what the log says.
 """,
     """# 失败原因
 
 由 `make docs` 从各引擎的表生成。
 
-引擎失败时，yibu 在它的日志里查找原因。`yibu up`、`yibu ps` 和网关的 503 会显示说明与建议；键出现在 `--json` 里，
-也是[指标](../metrics.md#模型与副本)的标签 `cause`。没有匹配的失败，原因是 `unknown`，并显示日志的最后几行。
+引擎失败时，yibu 在它的日志里查找原因。`yibu up`、`yibu ps` 和网关的 503 会显示说明与建议；键是 `yibu ps --json` 里的
+`cause_key`，也是[指标](../metrics.md#模型与副本)的标签 `cause`。没有匹配的启动失败，原因是 `unknown`，说明里引用日志的结尾。
 `{name}` 代表日志里的内容。
 """,
 )

@@ -58,6 +58,48 @@ def test_causes_stand_in_the_503_body_and_in_the_labels(home: Home) -> None:
         assert page.value("yibu_replica_state", **labels, state="failed") == 1
 
 
+def test_the_cause_and_the_advice_are_the_same_wherever_they_are_asked_for(home: Home) -> None:
+    late = fake("late", "--health-status", "503")
+    late["options"]["start_timeout"] = 1
+    left = fake("left")
+    left["options"]["command"] = ["sh", "-c", "echo started {port} &"]
+    home.write(
+        [
+            fake("well"),
+            fake("known", "--fail-start", "OSError: [Errno 28] No space left on device"),
+            fake("unknown", "--fail-start", "ValueError: 3 heads, password=hunter2222\nbye"),
+            late,
+            left,
+        ]
+    )
+    home.yibu("up", "-d", code=1)
+    page = scrape(home)
+    labels = page.labels("yibu_last_failure_timestamp_seconds")
+    counted = {one["model"]: one["cause"] for one in labels}
+    failed = {one["name"]: one for one in home.ps()["models"] if one["state"] == "failed"}
+    found = json.loads(home.yibu("doctor", "--json", code=1).stdout)["findings"]
+    doctor = {one["subject"]: (one["found"], one["advice"]) for one in found}
+    shown = home.yibu("ps").stdout
+    top = home.yibu("top", "--once").stdout
+    for name, model in failed.items():
+        assert model["cause_key"] == counted[name]
+        assert doctor[f"model {name}"] == (model["cause"], model["hint"])
+        assert f"{name}: {model['cause']}\n  → {model['hint']}" in shown
+        assert f"{name}: {model['cause']}" in top
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            home.chat(name)
+        with refused.value as answer:
+            said = json.load(answer)["error"]["message"]
+        assert model["cause"] in said
+        assert model["hint"] in said
+    assert {name: model["cause_key"] for name, model in failed.items()} == {
+        "known": "disk_full", "unknown": "unknown", "late": "not_ready", "left": "unknown"
+    }  # fmt: skip
+    assert failed["unknown"]["cause"].endswith(": ValueError: 3 heads, password=***")
+    assert "start_timeout: 2" in failed["late"]["hint"]
+    assert "foreground" in failed["left"]["hint"]
+
+
 def test_an_engine_that_was_killed_is_counted(home: Home) -> None:
     home.write([fake()])
     home.yibu("up", "-d")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -209,33 +210,47 @@ def test_without_a_word_the_exit_code_speaks(code: int | None, oom: bool, cause:
     assert found.cause == cause
     assert found.lines == ("all is well",)
     assert found.hint
+    assert ("in the foreground" in found.hint) == (code == 0)
 
 
-@pytest.mark.parametrize(
-    ("line", "cause", "said"),
-    [
-        (("libfoo: error while loading shared libraries: libgomp.so.1: cannot open shared object "
-         "file: No such file or directory"), "missing_library", "libgomp.so.1"),
-        (("yibu: error: xllamacpp cannot be imported in this environment: libgomp.so.1: cannot open "
-         "shared object file: No such file or directory"), "missing_library", "libgomp.so.1"),
-        (("WARNING 11-28 [cpu.py:88] Failed to import from vllm._C: ImportError('libnuma.so.1: cannot "
-         "open shared object file: No such file or directory')"), "missing_library", "libnuma.so.1"),
-        ("ImportError: /lib/libc.so.6: version `GLIBC_2.38' not found", "system_too_old",
-         "GLIBC_2.38"),
-        ("ModuleNotFoundError: No module named 'uvicorn'", "import_error", "'uvicorn'"),
-        ("PermissionError: [Errno 13] Permission denied: '/m/x'", "permission", "/m/x"),
-        ("FileNotFoundError: [Errno 2] No such file or directory: '/m/x'", "bad_path", "/m/x"),
-        ("OSError: [Errno 98] Address already in use", "port_in_use", "taken"),
-        ("libgomp: Thread creation failed: Resource temporarily unavailable", "threads_limit",
-         "another thread"),
-        ("serve.py: error: unrecognized arguments: --no-such", "bad_flag", "--no-such"),
-    ],
-)  # fmt: skip
+GENERIC_LINES = [
+    (("libfoo: error while loading shared libraries: libgomp.so.1: cannot open shared object "
+     "file: No such file or directory"), "missing_library", "libgomp.so.1"),
+    (("yibu: error: xllamacpp cannot be imported in this environment: libgomp.so.1: cannot open "
+     "shared object file: No such file or directory"), "missing_library", "libgomp.so.1"),
+    (("WARNING 11-28 [cpu.py:88] Failed to import from vllm._C: ImportError('libnuma.so.1: cannot "
+     "open shared object file: No such file or directory')"), "missing_library", "libnuma.so.1"),
+    ("ImportError: /lib/libc.so.6: version `GLIBC_2.38' not found", "system_too_old",
+     "GLIBC_2.38"),
+    ("ModuleNotFoundError: No module named 'uvicorn'", "import_error", "'uvicorn'"),
+    ("PermissionError: [Errno 13] Permission denied: '/m/x'", "permission", "/m/x"),
+    ("FileNotFoundError: [Errno 2] No such file or directory: '/m/x'", "bad_path", "/m/x"),
+    ("OSError: [Errno 98] Address already in use", "port_in_use", "taken"),
+    ("libgomp: Thread creation failed: Resource temporarily unavailable", "threads_limit",
+     "another thread"),
+    ("serve.py: error: unrecognized arguments: --no-such", "bad_flag", "--no-such"),
+    ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", "out_of_memory",
+     "The GPU's memory"),
+    ("RuntimeError: CUDA driver error: CUDA_ERROR_OUT_OF_MEMORY", "out_of_memory", "The GPU's memory"),
+    ("numpy: MemoryError: Unable to allocate 90 GiB", "out_of_memory", "The machine's memory"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "cause", "said"), GENERIC_LINES)
 def test_generic_causes(line: str, cause: str, said: str) -> None:
     found = explain(f"Traceback (most recent call last):\n{line}\n", (), exit_code=1)
     assert found.cause == cause
     assert said in found.message
     assert found.lines[-1] == line
+
+
+@pytest.mark.parametrize(("earlier", "last"), list(itertools.permutations(GENERIC_LINES, 2)))
+def test_of_what_every_program_can_meet_the_last_line_is_believed(
+    earlier: tuple[str, str, str], last: tuple[str, str, str]
+) -> None:
+    found = explain(f"WARNING {earlier[0]}, going on without\nINFO loading\n{last[0]}\n", ())
+    assert (found.cause, found.lines[-1]) == (last[1], last[0])
+    assert last[2] in found.message
 
 
 # -- the real llama.cpp, made to fail ---------------------------------------------------------

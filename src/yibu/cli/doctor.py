@@ -174,7 +174,7 @@ def _models(models: Sequence[dict[str, Any]]) -> list[Finding]:
     findings = []
     for model in models:
         name, failed = model["name"], model["state"] == "failed"
-        advice = tr("See its log: yibu logs {name}", name=name) if failed else ""
+        advice = (model["hint"] or "") if failed else ""
         found = model["cause"] or word(model["state"])
         level: Level = "failure" if failed else "ok"
         findings.append(Finding(tr("model {name}", name=name), level, found, advice))

@@ -5,7 +5,7 @@ An engine's own are tried first because they know more, then those that every pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from yibu.engines.logs import Cause, causes_of
@@ -67,9 +67,14 @@ def explain(
         if TOLD in line and (error := heard(line)) is not None:
             near = tuple(lines[max(0, index - _CONTEXT) : index])
             return Explanation(error.cause, error.message, error.hint, near)
-    for cause in (*causes, *GENERIC_CAUSES):
-        if (match := _search(cause, lines)) is not None:
-            return match
+    # An engine's own are ordered, the telling ones first. Of what every program can meet the last line is
+    # believed: a file that was not found and not needed stands above what ended the engine.
+    if (match := next(_found(causes, lines), None)) is not None:
+        return match[1]
+    if (
+        match := max(_found(GENERIC_CAUSES, lines), key=lambda found: found[0], default=None)
+    ) is not None:
+        return match[1]
     if signal_number == _SIGILL:
         return _plain(_BY_KEY["illegal_instruction"], lines)
     if signal_number is not None:
@@ -82,13 +87,25 @@ def explain(
             "The engine ended with code {code}, and its log names no cause that yibu knows.",
             code=exit_code,
         ),
-        tr("Read its last lines: yibu logs {model} -n 100."),
+        tr(
+            "A command that puts its server in the background (&, nohup, docker run -d) has to keep it in "
+            "the foreground; else read its last lines: yibu logs {model} -n 100."
+        )
+        if exit_code == 0
+        else tr("Read its last lines: yibu logs {model} -n 100."),
         tuple(lines[-_MAX_LINES:]),
     )
 
 
-def _search(cause: Cause, lines: Sequence[str]) -> Explanation | None:
-    """The last match of a cause's pattern, with the lines around it.
+def _found(causes: Sequence[Cause], lines: Sequence[str]) -> Iterator[tuple[int, Explanation]]:
+    """The causes that the log names, in their order, each with the number of its line."""
+    for cause in causes:
+        if (match := _search(cause, lines)) is not None:
+            yield match
+
+
+def _search(cause: Cause, lines: Sequence[str]) -> tuple[int, Explanation] | None:
+    """The last match of a cause's pattern: the number of its line, and the lines around it.
 
     Line by line, so that a pattern never reaches over two; the last, because engines retry.
     """
@@ -102,7 +119,7 @@ def _search(cause: Cause, lines: Sequence[str]) -> Explanation | None:
             if cause.key == "missing_library" and (library := groups["library"]):
                 hint = tr("Install it, {how_to_install}", how_to_install=how_to_install([library]))
             text = filled(cause.explanation, **groups)
-            return Explanation(cause.key, text, hint, tuple(near))
+            return index, Explanation(cause.key, text, hint, tuple(near))
     return None
 
 

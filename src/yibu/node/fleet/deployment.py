@@ -106,8 +106,17 @@ class Deployment:
     @property
     def hint(self) -> str:
         """What to try where the model has failed; empty where nothing is known."""
+        return next((error.hint for error in self._errors), "")
+
+    @property
+    def cause_key(self) -> str | None:
+        """The key of what the model has failed of, as the metrics have it."""
+        return next((error.cause for error in self._errors), None)
+
+    @property
+    def _errors(self) -> list[YibuError]:
         errors = (self.error, *(replica.error for replica in self.replicas.values()))
-        return next((error.hint for error in errors if error), "")
+        return [error for error in errors if error]
 
     @property
     def phase(self) -> str | None:

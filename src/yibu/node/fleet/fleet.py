@@ -332,6 +332,7 @@ def _shown(
         "engine": plan.engine if plan else deployment.config.engine,
         "state": deployment.state,
         "cause": deployment.cause,
+        "cause_key": deployment.cause_key,
         "hint": deployment.hint or None,
         "phase": deployment.phase,
         "phases": _rounded(deployment.phases),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from yibu.errors import TOLD, EngineStartError
@@ -14,18 +17,39 @@ from yibu.redaction import redact
 
 _EXPLAINED_BYTES = 128 * 1024
 _SHOWN_LINES = 12
+_WORDS = 300
+"""Characters of the log in a sentence."""
+_TELLING = re.compile(r"(?i)error|exception|fail|fatal|panic|cannot|refused")
 
 
 def start_error(
-    host: Host, spec: LaunchSpec, life: Life, what: str, code: int | None, port: int
+    host: Host,
+    spec: LaunchSpec,
+    life: Life,
+    what: str,
+    code: int | None,
+    port: int,
+    *,
+    late: bool = False,
 ) -> EngineStartError:
-    """The error of a start: first line the cause, then the log's last lines. The engine is gone."""
+    """The error of a start: first line the cause, then the log's last lines. The engine is gone.
+    ``late``: it was ended because it was not ready in time."""
     cause, sentence, hint = _explained(host, spec, life, what, code)
+    lines = logs.read_from(life.log, life.offset, _EXPLAINED_BYTES).splitlines()
+    said = [line for line in lines if TOLD not in line][-_SHOWN_LINES:]
     if cause == "unknown" and not ports.is_free(port):
         cause = "port_in_use"
         sentence = tr("{what}: port {port} was taken by another process", what=what, port=port)
-    lines = logs.read_from(life.log, life.offset, _EXPLAINED_BYTES).splitlines()
-    said = [line for line in lines if TOLD not in line][-_SHOWN_LINES:]
+    elif cause == "unknown" and late:
+        cause = "not_ready"
+        hint = tr(
+            "Read its last lines: yibu logs {model} -n 100. If it only needs longer: "
+            "options.start_timeout: {seconds:g}",
+            model=spec.model,
+            seconds=2 * spec.plan.start_timeout,
+        )
+    elif cause == "unknown" and (words := _last_words(said)):
+        sentence = tr("{what}; its log ends with: {words}", what=what, words=words)
     shown = "".join(f"\n  | {redact(line)}" for line in said)
     tail = (
         tr("last lines of {log}:{shown}", log=life.log, shown=shown)
@@ -73,6 +97,14 @@ def _explained(
             return cause, what, filled(hint, model=spec.model)
         cause, (why, hint) = "disk_full", silence
     return cause, tr("{what}: {why}", what=what, why=why), filled(hint, model=spec.model)
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """The last line that speaks of an error, else the last one: what a reader of the log would look
+    for. Only of starts, before which the engine has seen no request: its callers read it too."""
+    written = [line for line in map(str.strip, lines) if line]
+    telling = [line for line in written if _TELLING.search(line)] or written
+    return textwrap.shorten(redact(telling[-1]), _WORDS, placeholder=" …") if telling else ""
 
 
 def describe_exit(code: int | None) -> str:

@@ -87,7 +87,7 @@ async def start(
     except _ExitedError as exited:
         waited = time.monotonic() - life.began
         what = tr(
-            "{exited_code} {waited:.1f} s after its start",
+            "{exited_code}, {waited:.1f} s after its start",
             exited_code=describe_exit(exited.code),
             waited=waited,
         )
@@ -100,7 +100,7 @@ async def start(
             last_text=last.text,
         )
         await take_down(host, spec, process)
-        raise start_error(host, spec, life, what, None, port) from None
+        raise start_error(host, spec, life, what, None, port, late=True) from None
     except BaseException:  # cancellation above all: a half-started engine must not stay
         await take_down(host, spec, process)
         raise
