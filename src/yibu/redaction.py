@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _MASK = "***"
 _SHORTEST = 6
@@ -35,6 +35,8 @@ _SAID = re.compile(
     r"(?=[^\s\"',}]*(?:\d|[\"',;.)}]*$))([^\s\"',}]{4,})"
 )
 _FLAG = re.compile(r"(?i)(--?[\w-]*(?:api[-_]key|token|password|secret)[=\s]\s*)([^\s\"',}]{4,})")
+_WORD = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
+"""A flag, and the value in the same word."""
 _SHAPE = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|ms-[0-9a-f-]{16,}|yibu-[A-Za-z0-9_-]{43}|gh[opsu]_[A-Za-z0-9]{16,})"
 )
@@ -45,14 +47,22 @@ _SIGNS = (
 """One of these stands in whatever the patterns find; looking for them is ten times cheaper. A mere
 "=" is none: every line of the gateway's log has it."""
 
+_LAST_PART = (
+    r"[a-z0-9]_pwd|(?:^|_)(?:pass|pat)|password|passwd|passphrase"
+    r"|(?:access|api|auth|client|private|secret)(?:key|secret|token)"
+)
+"""What ends the name of a secret though it is no word of it, or a word that means something else
+elsewhere: PGPASSWORD, OPENAI_APIKEY, accessToken, SMTP_PASS, MYSQL_PWD, and not PWD."""
 _SECRET_NAME = re.compile(
-    r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?|otlp_(?:\w+_)?headers)$"
+    r"(?i)(?:(?:^|_)(?:key|keys|token|secret|credentials?|otlp_(?:\w+_)?headers)"
+    rf"|{_LAST_PART})$"
 )
 """OTEL_EXPORTER_OTLP_HEADERS has a collector's credentials: ``name=value,name=value``."""
 
 _SECRET_PART = re.compile(
     r"(?i)(?:^|_)(?:key|keys|token|secret|password|passwd|credentials?|auth|authorization|cookie"
     r"|auth_header|otlp_headers|otlp_traces_headers)(?:$|_(?!encodings|parallel|limit|count|base$|url$|dir$|path$|type$|name$|file$))"
+    rf"|(?:{_LAST_PART})$"
 )
 _LOGIN = re.compile(r"://(?:[^\s/]*|[^\s:]*:\S*)@")
 """A user and a password that may hold what should have been escaped."""
@@ -69,6 +79,21 @@ def is_secret(name: str, value: str) -> bool:
     if _SHAPE.search(value):
         return True
     return _SECRET_PART.search(name) is not None and _NO_SECRET.search(name) is None
+
+
+def secret_flags(words: Sequence[object]) -> Iterator[tuple[int, str]]:
+    """The words of a command line that hold a secret flag's value, each with its number and the value."""
+    for at, word in enumerate(words):
+        found = _WORD.fullmatch(word) if isinstance(word, str) else None
+        if found is None:
+            continue
+        flag, joined = found[1].replace("-", "_"), found[2]
+        if joined is not None and is_secret(flag, joined):
+            yield at, joined
+        elif joined is None and at + 1 < len(words):
+            following = words[at + 1]
+            if isinstance(following, str) and is_secret(flag, following):
+                yield at + 1, following
 
 
 class _Known:
@@ -108,8 +133,9 @@ def register_urls(*urls: str | None) -> None:
     """Redact user and password in URLs of proxies and package indexes."""
     for url in urls:
         # Greedy: a password may hold an @ or a slash that should have been escaped.
-        if url and (found := re.match(r"[^\s:]*://(.*)@", url)):
-            user, _, password = found[1].partition(":")
+        # Proxies may stand without their scheme: user:password@host:port.
+        if url and (found := re.match(r"(?:[^\s:]*://(.*)|([^\s:/@]+:\S+))@", url)):
+            user, _, password = (found[1] or found[2] or "").partition(":")
             register(password or user)
 
 
@@ -124,7 +150,7 @@ def register_environment(env: Mapping[str, str]) -> None:
         if is_secret_name(name):
             parts = value.split(",")
             register(*parts, *(part.partition("=")[2] for part in parts))
-        elif "://" in value:
+        elif "://" in value or name.lower().endswith("proxy"):
             register_urls(*value.split())
 
 

@@ -68,6 +68,7 @@ def test_the_cause_and_the_advice_are_the_same_wherever_they_are_asked_for(home:
             fake("well"),
             fake("known", "--fail-start", "OSError: [Errno 28] No space left on device"),
             fake("unknown", "--fail-start", "ValueError: 3 heads, password=hunter2222\nbye"),
+            fake("flags", "--auth", "authsecret-Zz99", "--redis-password", "two words-Zz99"),
             late,
             left,
         ]
@@ -93,9 +94,11 @@ def test_the_cause_and_the_advice_are_the_same_wherever_they_are_asked_for(home:
         assert model["cause"] in said
         assert model["hint"] in said
     assert {name: model["cause_key"] for name, model in failed.items()} == {
-        "known": "disk_full", "unknown": "unknown", "late": "not_ready", "left": "unknown"
+        "known": "disk_full", "unknown": "unknown", "flags": "bad_flag", "late": "not_ready", "left": "unknown"
     }  # fmt: skip
     assert failed["unknown"]["cause"].endswith(": ValueError: 3 heads, password=***")
+    assert "flags: --auth *** --redis-password ***" in failed["flags"]["cause"]
+    assert "Zz99" not in home.yibu("logs", "node").stdout
     assert "start_timeout: 2" in failed["late"]["hint"]
     assert "foreground" in failed["left"]["hint"]
 

@@ -19,7 +19,14 @@ from tests.fakes.hub_server import HubServer
 from yibu import errors, log
 from yibu.gateway.envelope import error_body, error_event
 from yibu.plain_errors import plain_error, rebuild_error
-from yibu.redaction import redact, register, register_urls
+from yibu.redaction import (
+    is_secret,
+    is_secret_name,
+    redact,
+    register,
+    register_environment,
+    register_urls,
+)
 
 TOKEN = "tok-5up3r-s3cret-of-the-hub"
 PASSWORD = "p4ssw0rd/of@index"
@@ -146,6 +153,31 @@ def test_what_is_known_to_be_one() -> None:
     assert redact("x=correct-horse-battery2") == "x=correct-horse-battery2"
     assert redact("w%20rd/with@sign and w rd/with@sign") == "*** and ***"
     assert redact("abc plain.example") == "abc plain.example"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PGPASSWORD", "MYSQL_PWD", "SMTP_PASS", "GPG_PASSPHRASE", "OPENAI_APIKEY", "apiKey", "api_key",
+     "accessToken", "clientSecret", "PRIVATEKEY", "GITHUB_PAT", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY"],
+)  # fmt: skip
+def test_names_of_secrets(name: str) -> None:
+    assert is_secret_name(name)
+    assert is_secret(name, "a value")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PWD", "OLDPWD", "PATH", "COMPASS", "BYPASS", "MONKEY", "TOKENIZERS_PARALLELISM", "max_tokens",
+     "tokenizer", "PASSWORD_FILE", "compat", "passes"],
+)  # fmt: skip
+def test_names_of_no_secrets(name: str) -> None:
+    assert not is_secret_name(name)
+    assert not is_secret(name, "a value")
+
+
+def test_a_proxy_without_a_scheme_has_a_password_too() -> None:
+    register_environment({"PIP_PROXY": "me:bare-proxy-pass@proxy:3128", "CONTACT": "someone@here"})
+    assert redact("bare-proxy-pass of someone") == "*** of someone"
 
 
 def _both(home: Home, *words: str) -> tuple[str, str]:

@@ -182,12 +182,16 @@ async def test_an_engine_inherits_no_credentials(host: Host) -> None:
         "HF_TOKEN": "s2",
         "AWS_SECRET_ACCESS_KEY": "s3",
         "DB_PASSWORD": "s4",
+        "PGPASSWORD": "s6",
+        "SMTP_PASS": "s7",
+        "OPENAI_APIKEY": "s8",
+        "DATABASE_URL": "postgres://me:s9@db/x",
         "YIBU_API_KEYS": "s5",
         "NOTIFY_SOCKET": "/run/systemd/notify",
         "PYTHONPATH": "/elsewhere",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "HTTPS_PROXY": "http://proxy:3128",
+        "HTTPS_PROXY": "http://me:s10@proxy:3128",
         "CUDA_VISIBLE_DEVICES": "0",
         "ORT_DISABLE_TELEMETRY": "0",
     }
@@ -204,12 +208,16 @@ async def test_an_engine_inherits_no_credentials(host: Host) -> None:
         "OPENAI_API_KEY",
         "AWS_SECRET_ACCESS_KEY",
         "DB_PASSWORD",
+        "PGPASSWORD",
+        "SMTP_PASS",
+        "OPENAI_APIKEY",
+        "DATABASE_URL",
         "YIBU_API_KEYS",
         "NOTIFY_SOCKET",
     } & set(found)
     assert not {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE"} & set(found)
     assert found["TOKENIZERS_PARALLELISM"] == "false"
-    assert found["HTTPS_PROXY"] == "http://proxy:3128"
+    assert found["HTTPS_PROXY"] == "http://me:s10@proxy:3128"
     assert found["CUDA_VISIBLE_DEVICES"] == "0"
     quiet = ("DO_NOT_TRACK", "HF_HUB_DISABLE_TELEMETRY", "ORT_DISABLE_TELEMETRY",
              "VLLM_NO_USAGE_STATS")  # fmt: skip

@@ -11,13 +11,19 @@ from typing import Any
 from yibu.config import Config
 from yibu.errors import YibuError
 from yibu.management.context import Context
-from yibu.redaction import is_secret, redact, register, register_environment, register_urls
+from yibu.redaction import (
+    is_secret,
+    redact,
+    register,
+    register_environment,
+    register_urls,
+    secret_flags,
+)
 
 MASK = "***"
 
 _PLAIN = re.compile(r"[/~.].*|[\d.,:-]+|true|false|yes|no|on|off", re.IGNORECASE)
 """Values of variables that give nothing away and stand all over the logs: paths, numbers, switches."""
-_FLAG = re.compile(r"--?([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
 
 
 def register_known(context: Context, config: Config | None, state: Any) -> None:
@@ -64,21 +70,6 @@ def masked(value: Any, name: str = "") -> Any:
         hidden = {at for at, _ in secret_flags(value)}
         return [_without(one, at in hidden, name) for at, one in enumerate(value)]
     return value
-
-
-def secret_flags(words: Sequence[object]) -> Iterator[tuple[int, str]]:
-    """The words of a command line that hold a secret flag's value, each with its number and the value."""
-    for at, word in enumerate(words):
-        found = _FLAG.fullmatch(word) if isinstance(word, str) else None
-        if found is None:
-            continue
-        flag, joined = found[1].replace("-", "_"), found[2]
-        if joined is not None and is_secret(flag, joined):
-            yield at, joined
-        elif joined is None and at + 1 < len(words):
-            following = words[at + 1]
-            if isinstance(following, str) and is_secret(flag, following):
-                yield at + 1, following
 
 
 def _without(word: object, hidden: bool, name: str) -> Any:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from yibu.node.machine.processes import MARKER
+from yibu.redaction import is_secret
 
 # `_TOKEN` as a word: TOKENIZERS_PARALLELISM is no secret. An engine that needs a credential is
 # given it by its plan or by the model's `env:` in yibu.yaml, never by accident.
@@ -42,6 +43,13 @@ _ALWAYS = {
 }
 
 
+def _is_secret(name: str, value: str) -> bool:
+    """A proxy's address stays, though it may have a password: without it a program has no network."""
+    if name in _KEPT or name.lower().endswith("_proxy"):
+        return False
+    return _SECRET_NAME.search(name) is not None or is_secret(name, value)
+
+
 def clean_environment(
     parent: Mapping[str, str], own: Mapping[str, str], marker: str
 ) -> dict[str, str]:
@@ -50,8 +58,6 @@ def clean_environment(
     kept = {
         name: value
         for name, value in parent.items()
-        if name not in _NOT_ITS_OWN
-        and not name.startswith("YIBU_")
-        and (name in _KEPT or not _SECRET_NAME.search(name))
+        if name not in _NOT_ITS_OWN and not name.startswith("YIBU_") and not _is_secret(name, value)
     }
     return {**kept, **_ALWAYS, **own, MARKER: os.fsdecode(marker.encode())}

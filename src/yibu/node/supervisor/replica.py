@@ -28,7 +28,7 @@ from yibu.node.supervisor.failures import Failed, Failures
 from yibu.node.supervisor.orders import Orders
 from yibu.node.supervisor.sleeper import Asleep, Sleeper, SleepError
 from yibu.node.supervisor.watch import EngineWatch
-from yibu.redaction import register, register_environment
+from yibu.redaction import register, register_environment, secret_flags
 from yibu.routing import ReplicaStatus, State
 
 _log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class ReplicaSupervisor:
         self.key = key or secrets.token_urlsafe(32)
         register(self.key)
         register_environment(spec.env)
+        register(*(value for _, value in secret_flags(spec.plan.argv)))  # a log may repeat them
         self.port = port
         self.process: EngineProcess | None = None
         self.endpoint: Endpoint | None = None
