@@ -51,6 +51,21 @@ def test_every_option_has_a_help_and_engine_names_all() -> None:
         assert re.findall(r"[a-z.]+[a-z]", text.replace(" or ", ", ")) == list(get_args(EngineName))
 
 
+def test_a_wrong_number_is_said_of_every_spelling_of_its_option(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def numbers(command: Any, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], list[str]]]:
+        below = getattr(command, "commands", {}).items()
+        own = [(path, each.opts) for each in command.params if "int" in each.type.name]
+        return [*own, *(found for name, one in below for found in numbers(one, (*path, name)))]
+
+    found = [(path, opts) for path, opts in numbers(get_command(app), ()) if opts[0][0] == "-"]
+    assert any(len(opts) > 1 for _, opts in found)
+    for path, opts in found:
+        assert run([*path, opts[0], "x"]) == exits.USAGE
+        assert f"Invalid value for {' / '.join(opts)}: 'x'" in capsys.readouterr().err
+
+
 def test_a_verb_is_the_same_when_it_is_made_alone() -> None:
     def shape(command: Any) -> Any:
         below = getattr(command, "commands", {})

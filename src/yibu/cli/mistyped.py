@@ -71,6 +71,10 @@ def refusal(said: str) -> str:
     """The parser's refusal in the terminal's language."""
     for known in typer_texts()["refusal"]:
         if found := re.fullmatch(known["said"], said, re.DOTALL):
-            values = {name: refusal(value) for name, value in found.groupdict().items()}
+            # An option of two spellings is quoted twice: '-n' / '--lines'.
+            values = {
+                name: refusal(value.replace("' / '", " / "))
+                for name, value in found.groupdict().items()
+            }
             return tr(known["text"], **values)
     return said
