@@ -43,7 +43,18 @@ def test_up_detached_ps_logs_restart_down(home: Home) -> None:
     assert set(status) == {"version", "node", "gateway", "models"}
     (model,) = status["models"]
     assert set(model) == {
-        *("name", "source", "engine", "state", "cause", "hint", "phase", "phases", "replicas"),
+        *(
+            "name",
+            "source",
+            "engine",
+            "state",
+            "cause",
+            "cause_key",
+            "hint",
+            "phase",
+            "phases",
+            "replicas",
+        ),
         "queued",
     }
     (replica,) = model["replicas"]

@@ -127,6 +127,7 @@ async def test_status_is_what_ps_shows(make_fleet: MakeFleet) -> None:
             "engine": "fake",
             "state": "ready",
             "cause": None,
+            "cause_key": None,
             "hint": None,
             "phase": None,
             "queued": 0,
