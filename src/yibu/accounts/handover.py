@@ -6,7 +6,7 @@ Messages over the channel of the upgrade (:mod:`yibu.channel`), once the new nod
 |---|---|
 | ``{"meter": name, "state": [requests left, tokens left, in flight]}``, first | |
 | ``{"begin": [name], "tokens": n, "id": n}`` | ``{"answer": n, "refusal": … or null, "windows": […]}`` |
-| ``{"use": [name], "set_aside": n, "tokens": n}``, while a request goes on | |
+| ``{"use": [name], "set_aside": n, "tokens": n, "hour": n}``, while a request goes on | |
 | ``{"end": [name], "set_aside": n, "tokens": n}`` | |
 | ``{"slot": [hour, key, model], "used": {…}}``, at its end: what it could not write | |
 
@@ -63,17 +63,15 @@ class LimitsSuccessor:
             refusal = LimitRefusal(**{**refusal, "who": named[refusal["name"]].who})
         return LimitVerdict(refusal, (windows[0], windows[1]))
 
-    def use(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
+    def use(self, meters: Sequence[Meter], set_aside: int, tokens: int, hour: int) -> None:
         """Report what a request that goes on has taken."""
-        self._report("use", meters, set_aside, tokens)
+        names = [meter.name for meter in meters]
+        self._channel.send({"use": names, "set_aside": set_aside, "tokens": tokens, "hour": hour})
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
         """Report the end of a request."""
-        self._report("end", meters, set_aside, tokens)
-
-    def _report(self, what: str, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
         names = [meter.name for meter in meters]
-        self._channel.send({what: names, "set_aside": set_aside, "tokens": tokens})
+        self._channel.send({"end": names, "set_aside": set_aside, "tokens": tokens})
 
 
 class Keeper(Protocol):
@@ -87,7 +85,7 @@ class Keeper(Protocol):
 
     async def begin(self, meters: Sequence[Meter], tokens: int) -> LimitVerdict: ...
 
-    def use(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None: ...
+    def use(self, meters: Sequence[Meter], set_aside: int, tokens: int, hour: int) -> None: ...
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None: ...
 
@@ -110,7 +108,8 @@ class LimitsPredecessor:
         elif "begin" in message:
             return self._begin(message)
         elif (names := message.get("use")) is not None:
-            self._keeper.use(self._found(names), message["set_aside"], message["tokens"])
+            taken = message["set_aside"], message["tokens"], message["hour"]
+            self._keeper.use(self._found(names), *taken)
         elif (names := message.get("end")) is not None:
             self._running.subtract(names)
             self._keeper.end(self._found(names), message["set_aside"], message["tokens"])

@@ -72,6 +72,10 @@ class Spending:
             self.start, self.end = bounds(self.budget.period, now)
             self.spent, self.stale = 0, True
 
+    def has(self, hour: int | None) -> bool:
+        """Whether an hour is of this day or month; what was used in others is not for this one to count."""
+        return hour is None or self.start <= hour * 3600 < self.end
+
     def window(self, now: float) -> Window:
         left = max(0, self.budget.tokens - self.spent)
         return Window(self.budget.tokens, left, self.end - now)
@@ -191,13 +195,13 @@ class Meter:
         self.in_flight -= 1
         self.use(set_aside, tokens)
 
-    def use(self, set_aside: int, tokens: int) -> None:
-        """A request took ``tokens``. They are all taken, so that what was too much is waited for; fewer than
-        none where an estimate was too high."""
+    def use(self, set_aside: int, tokens: int, hour: int | None = None) -> None:
+        """A request took ``tokens`` in an ``hour`` of Unix time, None for this one. They are all taken, so that
+        what was too much is waited for; fewer than none where an estimate was too high."""
         if self.tokens is not None:
             level = self.tokens.level + set_aside - tokens
             self.tokens.level = min(self.tokens.capacity, level)
-        if self.spending is not None:
+        if self.spending is not None and self.spending.has(hour):
             self.spending.spent += tokens
 
     def refill(self, now: float) -> None:

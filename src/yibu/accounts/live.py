@@ -97,6 +97,8 @@ class LiveAccounts:
         self.unreadable = False
         """Whether the database may have keys that could not be read yet."""
         self._had_keys = False
+        self.before_write: Callable[[], None] = lambda: None
+        """Counts what requests that go on have used by now."""
 
     @property
     def closed(self) -> bool:
@@ -137,6 +139,7 @@ class LiveAccounts:
 
     async def _exchange(self) -> None:
         loop = asyncio.get_running_loop()
+        self.before_write()
         counted, self._counted = self._counted, {}
         self._leaving = counted
         stale = any(meter.spending is not None and meter.spending.stale for meter in self.meters())
@@ -330,7 +333,7 @@ class LiveAccounts:
                 spending.spent += sum(
                     used.tokens
                     for (hour, key, _), used in self._counted.items()
-                    if key == account.name and spending.start <= hour * 3600 < spending.end
+                    if key == account.name and spending.has(hour)
                 )
         who = tr("The API key {account!r}", account=account.name)
         meter = meter or Meter(who, name=f"key {account.name}")

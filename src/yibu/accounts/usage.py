@@ -51,17 +51,31 @@ class Used:
 _FIELDS = tuple(field.name for field in dataclasses.fields(Used))
 
 
-def correct(before: Used, now: Used, *, earlier: Used, later: Used) -> None:
-    """Count what a request has used ``now``, of which ``before`` is counted in ``earlier``: what has become
-    more in ``later``, and what an estimate had too high where it was counted."""
-    for name in _FIELDS:
-        more = getattr(now, name) - getattr(before, name)
-        where = later if more > 0 else earlier
-        setattr(where, name, getattr(where, name) + more)
-
-
 Slot = tuple[int, str, str]
 """The hour (Unix seconds / 3600), the key's name, the model."""
+
+
+def correct(counted: dict[Slot, Used], slot: Slot, now: Used) -> dict[Slot, Used]:
+    """The changes after which ``counted``, a request's usage by hour, adds up to ``now``.
+
+    What is more is of this hour's ``slot``. What an estimate had too high is taken back from the latest
+    hours first, and from none more than was counted there: no hour may end below zero.
+    """
+    changes = {slot: Used()}
+    counted.setdefault(slot, Used())
+    for name in _FIELDS:
+        more = getattr(now, name) - sum(getattr(used, name) for used in counted.values())
+        if more > 0:
+            setattr(changes[slot], name, more)
+        elif more < 0:
+            for where, used in sorted(counted.items(), reverse=True):
+                back = max(more, -getattr(used, name))
+                setattr(changes.setdefault(where, Used()), name, back)
+                more -= back
+    for where, change in changes.items():
+        counted[where].add(change)
+    return changes
+
 
 _UPSERT = (
     f"INSERT INTO usage (hour, key, model, {', '.join(_FIELDS)}) "  # noqa: S608 - constants

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -94,6 +95,9 @@ class Accounting:
         self.known.set()
         self._successor: LimitsSuccessor | None = None
         """The node that now keeps the limits."""
+        self._going_on: dict[Exchange, Callable[[], None]] = {}
+        if accounts is not None:
+            accounts.before_write = self._note_all
 
     async def admit(self, exchange: Exchange, route: Route, name: str) -> None:
         """Let a request begin whose model is known, by the ``name`` that the client has for it.
@@ -127,12 +131,12 @@ class Accounting:
                 return verdict
         return admit(meters, tokens, self.clock(), self._wall())
 
-    def use(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
+    def use(self, meters: Sequence[Meter], set_aside: int, tokens: int, hour: int) -> None:
         """Record what a request that goes on has taken."""
         if self._successor is not None:
-            self._successor.use(meters, set_aside, tokens)
+            self._successor.use(meters, set_aside, tokens, hour)
         for meter in meters:
-            meter.use(set_aside, tokens)
+            meter.use(set_aside, tokens, hour)
 
     def end(self, meters: Sequence[Meter], set_aside: int, tokens: int) -> None:
         """Record that a request has ended."""
@@ -173,19 +177,33 @@ class Accounting:
             hour, key, model = slot
             self._accounts.take((hour, key, model), used)
 
-    def note(self, exchange: Exchange) -> None:
-        """Record what a request that goes on has used by now: a crash loses neither a long answer nor a
-        session of hours, and budgets see them."""
-        if self._accounts is None:
-            return
-        now, slot = _used(exchange), self._accounts.slot(exchange.key, exchange.model)
-        earlier, before = exchange.noted or (slot, Used())
-        if (admission := exchange.admission) is not None:
-            self.use(*admission, now.tokens - before.tokens)
-            exchange.admission = Admission(admission.meters, 0)
-        where = self._accounts.used_in
-        correct(before, now, earlier=where(earlier), later=where(slot))
-        exchange.noted = slot, now
+    @contextmanager
+    def going_on(
+        self, exchange: Exchange, refresh: Callable[[], None] = lambda: None
+    ) -> Iterator[None]:
+        """Count what a request has used before each write to the database, until the block ends: a crash
+        loses neither a long answer nor a session of hours, and budgets see them. ``refresh`` brings the
+        exchange's numbers up to date."""
+        self._going_on[exchange] = refresh
+        try:
+            yield
+        finally:
+            del self._going_on[exchange]
+
+    def _note_all(self) -> None:
+        for exchange, refresh in self._going_on.items():
+            refresh()
+            self._note(exchange)
+
+    def _note(self, exchange: Exchange) -> None:
+        """Record what a request has used by now, beyond what is recorded of it."""
+        assert self._accounts is not None
+        slot = self._accounts.slot(exchange.key, exchange.model)
+        for where, change in correct(exchange.noted, slot, _used(exchange)).items():
+            self._accounts.used_in(where).add(change)
+            if (admission := exchange.admission) is not None and (admission[1] or change.tokens):
+                self.use(*admission, change.tokens, where[0])
+                exchange.admission = Admission(admission.meters, 0)
 
     def settle(self, exchange: Exchange) -> None:
         """Record a finished request's usage."""
@@ -193,8 +211,8 @@ class Accounting:
         if tokens is None and exchange.status == CLIENT_GONE and exchange.compute:
             # Who leaves early has nevertheless had the prompt read.
             tokens = exchange.tokens = Tokens(_prompt_estimate(exchange), 0, estimated=True)
-        if exchange.noted is not None:
-            self.note(exchange)
+        if exchange.noted:
+            self._note(exchange)
             tokens = None
         if (admission := exchange.admission) is not None:
             exchange.admission = None
@@ -202,7 +220,7 @@ class Accounting:
         if self._accounts is None or exchange.model == "-":
             return
         used = self._accounts.used(exchange.key, exchange.model)
-        if exchange.noted is None:
+        if not exchange.noted:
             _count(exchange, used)
         if exchange.failed or (exchange.status >= 400 and exchange.status != CLIENT_GONE):
             used.errors += 1

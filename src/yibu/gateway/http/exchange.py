@@ -119,8 +119,8 @@ class Exchange:
         self.compute = self.working_since = 0.0
         """Seconds that replicas worked on it until, and when one began that works on it, by perf_counter; 0
         where none does."""
-        self.noted: tuple[Slot, Used] | None = None
-        """What of it is counted in the usage already, and where, of one that goes on for longer."""
+        self.noted: dict[Slot, Used] = {}
+        """What of it is counted in the usage already, by hour."""
         self.admission: Admission | None = None
         """Its share of the limits of caller and model, where there are any."""
         self.limits: Headers | None = None

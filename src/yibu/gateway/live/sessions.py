@@ -141,12 +141,12 @@ class LiveSessions:
 
             def heard(seconds: float) -> None:
                 exchange.audio_seconds = seconds
-                self._accounting.note(exchange)
 
             relay = _Relay(
                 live, exchange, engine, send, self._config, self._draining, lease.progress, heard
             )
-            failed = await relay.run()
+            with self._accounting.going_on(exchange):
+                failed = await relay.run()
             exchange.failed = failed
         finally:
             engine.close()

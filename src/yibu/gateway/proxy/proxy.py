@@ -113,7 +113,7 @@ class RequestProxy:
         """Send to a replica and relay its answer; ``form`` is None for JSON, which is written
         anew for each replica, since each may know the model by another name."""
         rules = self._answers.get(route.engine) or Answers()
-        relay = Relay(exchange, operation, route, request, rules, self.accounting.note)
+        relay = Relay(exchange, operation, route, request, rules, self.accounting)
         if exchange.trace is None:
             await self._forward(relay, form)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -24,7 +24,7 @@ from yibu.gateway.answers.normalize import bad_answer, normalize_answer, read_an
 from yibu.gateway.answers.stepstream import events
 from yibu.gateway.answers.usage import audio_seconds, generated, tokens_of
 from yibu.gateway.http.exchange import Exchange, Headers
-from yibu.gateway.limits import estimate
+from yibu.gateway.limits import Accounting, estimate
 from yibu.gateway.operations import Operation
 from yibu.gateway.proxy.silence import KeepAlive
 from yibu.gateway.requests.body import JsonRequest
@@ -37,9 +37,6 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """A whole JSON answer is held in memory up to this."""
 
 _JSON = (b"content-type", b"application/json")
-
-_NOTE_EVERY = 1.0
-"""Seconds of a stream after which its usage until then is counted."""
 
 _END_SECONDS = 2.0
 """How long to wait for the end of a stream whose last event has come."""
@@ -65,10 +62,9 @@ class Relay:
         route: Route,
         request: JsonRequest,
         rules: Answers,
-        note: Callable[[Exchange], None],
+        accounting: Accounting,
     ) -> None:
-        """``note`` counts what a request that goes on has used by now."""
-        self._note = note
+        self._accounting = accounting
         self.exchange = exchange
         self.operation = operation
         self.route = route
@@ -89,6 +85,8 @@ class Relay:
         """Whether the engine is asked for a stream's usage that the client did not ask for."""
         self.begun = False
         """Whether a part of the answer was sent: no other replica can begin it again."""
+        self._sent = 0
+        """Events that the client was sent."""
         self.inner = ""
         """The replica's name for the model."""
         self.waiting = KeepAlive(exchange)
@@ -218,25 +216,25 @@ class Relay:
         if self.collects:
             await self._collected(connection, normalizer)
             return
+        self.exchange.stream = True
+        self._sent = 0
+        with self._accounting.going_on(self.exchange, partial(self._count, normalizer)):
+            await self._events(connection, normalizer)
+
+    async def _events(self, connection: EngineConnection, normalizer: Normalizer) -> None:
         exchange = self.exchange
-        exchange.stream = True
-        sent, noted = 0, connection.last_activity
         try:
             while data := await self.waiting.next(connection):
                 self._progressed()
                 if events := normalizer.feed(data):
                     await self._begin()
                     await exchange.write(events)
-                    sent += events.count(b"\n\n")
+                    self._sent += events.count(b"\n\n")
                     self.waiting.written()
                 if normalizer.ended:
                     connection.patience = _END_SECONDS
                 if normalizer.error is not None:
                     raise normalizer.error
-                if connection.last_activity - noted > _NOTE_EVERY:
-                    noted = connection.last_activity
-                    self._used(normalizer, sent)
-                    self._note(exchange)
             rest = normalizer.finish()
             if normalizer.error is not None:
                 raise normalizer.error
@@ -248,7 +246,7 @@ class Relay:
             rest = b""
         finally:
             self.waiting.stop()
-            self._used(normalizer, sent)
+            self._count(normalizer)
         await self._begin()
         await exchange.end(rest)
 
@@ -267,14 +265,15 @@ class Relay:
             tokens = estimate(exchange, generated(answer) // 4)
         exchange.tokens = tokens
 
-    def _used(self, normalizer: Normalizer, events: int) -> None:
-        """Note what a stream has used until now, of which so many events were sent."""
-        self.exchange.tokens = self._tokens(normalizer, events)
+    def _count(self, normalizer: Normalizer) -> None:
+        """Note what a stream has used until now."""
+        self.exchange.tokens = self._tokens(normalizer)
         self.exchange.audio_seconds = normalizer.audio_seconds
 
-    def _tokens(self, normalizer: Normalizer, events: int) -> Tokens | None:
+    def _tokens(self, normalizer: Normalizer) -> Tokens | None:
         """Tokens of a stream. One that did not come to its end has at least one an event, whatever its
         first events have counted: those of Messages have the prompt alone."""
+        events = self._sent
         counted, tells = normalizer.tokens, self.operation.kind in _TELLING
         if counted is None:
             return estimate(self.exchange, events) if tells and events else None
