@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -337,6 +338,43 @@ async def test_whatever_is_not_counted_is_estimated(
         assert (row["completion_tokens"] == len(_SAID) // 4) == (path in _WRITES), path
 
 
+def _with_parts(path: str, content: str) -> dict[str, Any]:
+    """A prompt with everything that its API takes beside text."""
+    url, text = f"data:image/png;base64,{content}", "what is this?"
+    source = {"type": "base64", "media_type": "image/png", "data": content}
+    picture = {"type": "image", "source": source}
+    if path == CHAT:
+        sound = {"type": "input_audio", "input_audio": {"data": content, "format": "wav"}}
+        shown = {"type": "image_url", "image_url": {"url": url}}
+        parts = [{"type": "text", "text": text}, shown, sound]
+        return {"messages": [{"role": "user", "content": parts}]}
+    if path == "/v1/responses":
+        parts = [{"type": "input_text", "text": text}, {"type": "input_image", "image_url": url}]
+        return {"input": [{"role": "user", "content": parts}]}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [picture]}
+    return {"messages": [{"role": "user", "content": [picture, result]}], "max_tokens": 9}
+
+
+@pytest.mark.parametrize("size", [40_000, 4_000_000], ids=["small", "heavy"])
+@pytest.mark.parametrize("path", sorted(_WRITES - {"/v1/completions"}))
+async def test_pictures_and_sound_are_not_estimated_by_their_bytes(
+    serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add, path: str, size: int
+) -> None:
+    """A budget of the day would be spent by one, as far as was known until the engine counted."""
+    async with Upstream(answering(UNCOUNTED[path])) as up, serve(accounts=accounts) as gateway:
+        backend.add("m", up, engine="command", capabilities=frozenset(get_args(Capability)))
+        key = await add(Account("alice", limits=Limits(tpm=1000)))
+        body = {"model": "m", **_with_parts(path, "A" * size)}
+        sent = io.BytesIO(orjson.dumps(body))
+        headers = {**key, "content-type": "application/json"}
+        async with gateway.http.post(gateway.url + path, data=sent, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            assert int(answer.headers["x-ratelimit-remaining-tokens"]) > 0
+        [row] = await accounts.usage("key", 0)
+    assert row["estimated"] == 1
+    assert 0 < row["prompt_tokens"] < 500
+
+
 async def test_an_uncounted_stream_of_messages_is_estimated(
     serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
 ) -> None:
@@ -470,21 +508,15 @@ async def test_an_engine_that_counts_nonsense_is_not_believed(
         assert (await ask(gateway, await add(Account("bob"))))[0] == 200
 
 
-async def test_a_picture_is_not_taken_for_a_book(
+async def test_a_prompt_sets_no_more_aside_than_fits_the_model(
     serve: Serve, backend: FakeBackend, accounts: LiveAccounts, add: Add
 ) -> None:
-    """Its bytes set aside no more tokens than the model's context has."""
     async with Upstream(answering(LLAMA_CHAT)) as up, serve(accounts=accounts) as gateway:
         freeze(gateway)
-        backend.add("m", up, max_context=500, capabilities=frozenset({"chat", "vision"}))
+        backend.add("m", up, max_context=500)
         alice = await add(Account("alice", limits=Limits(tpm=1000)))
-        picture = {
-            "type": "image_url",
-            "image_url": {"url": "data:image/png;base64," + "A" * 80_000},
-        }
-        status, _, headers = await ask(
-            gateway, alice, messages=[{"role": "user", "content": [picture]}]
-        )
+        book = [{"role": "user", "content": "A" * 80_000}]
+        status, _, headers = await ask(gateway, alice, messages=book)
         assert (status, headers["x-ratelimit-remaining-tokens"]) == (200, "500")
         assert (await ask(gateway, alice))[0] == 200
 

@@ -255,11 +255,11 @@ def _count(exchange: Exchange, used: Used) -> None:
 
 
 def _prompt_estimate(exchange: Exchange) -> int:
-    """An estimate of a prompt's tokens, by the size of a JSON body; at most the model's context,
-    because pictures have far more bytes than tokens."""
+    """An estimate of a prompt's tokens, by the size of a JSON body; at most the model's context. Pictures,
+    which have far more bytes than tokens, do not count: a budget would be refused as spent for one."""
     if exchange.headers.get(b"content-type", b"").startswith(b"multipart/"):
         return 0
-    tokens = exchange.bytes_in // _BYTES_A_TOKEN
+    tokens = max(0, exchange.bytes_in - exchange.bytes_inline) // _BYTES_A_TOKEN
     return tokens if exchange.prompt_most is None else min(tokens, exchange.prompt_most)
 
 

@@ -74,7 +74,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_answer", "_repeats", "_send", "_state", "admission", "audio_seconds", "bytes_in", "bytes_out", "caller", "closing", "compute", "cors",
+        "_answer", "_repeats", "_send", "_state", "admission", "audio_seconds", "bytes_in", "bytes_inline", "bytes_out", "caller", "closing", "compute", "cors",
         "dialect", "event_number", "failed", "first_byte", "headers", "key", "label", "limits", "method", "model", "noted", "path", "prompt_most", "receive", "replica", "request_id", "scope", "started",
         "status", "stream", "tokens", "trace", "working_since",
     )  # fmt: skip
@@ -111,7 +111,8 @@ class Exchange:
         self.caller = ANYBODY
         self.key = "-"
         self.status = 0
-        self.bytes_in = self.bytes_out = 0
+        # Inline are pictures, sounds and files in its body.
+        self.bytes_in = self.bytes_out = self.bytes_inline = 0
         self.tokens: Tokens | None = None
         self.prompt_most: int | None = None
         """The most tokens its single prompt can have; None where it may have several prompts."""

@@ -31,6 +31,7 @@ from yibu.gateway.proxy.steps import Ask, prepare, run
 from yibu.gateway.requests.body import JsonRequest
 from yibu.gateway.requests.heavy import parse_body
 from yibu.gateway.requests.offload import OffloadProcess
+from yibu.gateway.requests.prompt_size import inline_bytes
 from yibu.routing import Backend, Lease, Route
 from yibu.upstream.ask import request_head
 from yibu.upstream.connection import EngineConnection, UpstreamError
@@ -98,6 +99,7 @@ class RequestProxy:
         exchange.stream = request.stream
         if operation.kind in _ONE_PROMPT:
             exchange.prompt_most = route.max_context
+            exchange.bytes_inline = inline_bytes(request.body)
         await self.accounting.admit(exchange, route, request.model)
         request = await prepare(operation, request, route, self._offload)
         await self.forward(exchange, operation, route, request, None)
