@@ -7,6 +7,7 @@ import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -19,6 +20,7 @@ from yibu.accounts.types import (
     Account,
     Limits,
     TokenBudget,
+    changed,
     check_name,
     parse_budget,
     parse_duration,
@@ -91,8 +93,8 @@ def test_an_expired_account_gets_more_time_and_no_new_secret(path: Path) -> None
         key = store.add(Account("alice", expires=50.0, models=("a",)))
         with pytest.raises(UsageError, match="has expired"):
             store.rotate("alice", 0, now=50.0)
-        changed = Account("alice", expires=99.0, limits=Limits(rpm=7), budget=TokenBudget(5, "day"))
-        store.change(changed)
+        other = Account("alice", expires=99.0, limits=Limits(rpm=7), budget=TokenBudget(5, "day"))
+        store.change("alice", lambda _: other)
         alice = store.get("alice")
         assert (alice.expires, alice.models, alice.limits, alice.budget) == (
             99.0, None, Limits(rpm=7), TokenBudget(5, "day"),
@@ -100,7 +102,27 @@ def test_an_expired_account_gets_more_time_and_no_new_secret(path: Path) -> None
         assert [secret.prefix for secret in alice.secrets] == [key[:13]]
         store.rotate("alice", 0, now=50.0)
         with pytest.raises(UsageError, match="There is no key"):
-            store.change(Account("bob"))
+            store.change("bob", lambda account: account)
+
+
+def test_changes_at_once_keep_each_other(path: Path) -> None:
+    """Whoever has read the account for its own change keeps others waiting until it is written."""
+    with AccountStore.open(path) as store:
+        store.add(Account("alice"))
+    names = ("rpm", "tpm", "concurrency")
+    met = Barrier(len(names))
+
+    def change(name: str) -> None:
+        with AccountStore.open(path) as store:
+            met.wait(30)
+            for number in range(1, 51):
+                given = {name: number}
+                store.change("alice", lambda account, given=given: changed(account, given))
+
+    with ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(change, names))
+    with AccountStore.open(path) as store:
+        assert store.get("alice").limits == Limits(50, 50, 50)
 
 
 def test_a_removed_account_leaves_no_key(path: Path) -> None:

@@ -94,6 +94,7 @@ def test_a_keys_weight(home: Home) -> None:
     shown = json.loads(home.yibu("key", "ls", "--json").stdout)["keys"][0]
     assert (shown["weight"], shown["rpm"]) == (2, 7)
     home.yibu("key", "set", "heavy", "--weight", "0", code=2)
+    assert "No setting" in home.yibu("key", "set", "heavy", code=2).stderr
 
 
 def test_changed_limits_hold_at_once(home: Home) -> None:

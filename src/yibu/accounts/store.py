@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,14 +70,19 @@ class AccountStore:
             self.connection.execute(f"INSERT INTO account ({_COLUMNS}) VALUES ({marks})", row)  # noqa: S608 - constants
             return self._add_secret(account.name, account.created)
 
-    def change(self, account: Account) -> None:
-        """Store an account's settings anew; its keys stay."""
+    def change(self, name: str, changed: Callable[[Account], Account]) -> Account:
+        """Store what ``changed`` makes of an account, and return it; its keys stay. It is read in the same
+        transaction: of two changes at once neither takes the other's back.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
         with translated(self.path), transaction(self.connection):
-            self.get(account.name)
-            columns = _COLUMNS.split(", ")
-            settings = ", ".join(f"{name} = ?" for name in columns)
-            row = (*_row(account), account.name)
+            account = changed(self.get(name))
+            settings = ", ".join(f"{column} = ?" for column in _COLUMNS.split(", "))
+            row = (*_row(account), name)
             self.connection.execute(f"UPDATE account SET {settings} WHERE name = ?", row)  # noqa: S608 - constants
+        return account
 
     def accounts(self) -> list[Account]:
         """Every account, by name."""

@@ -11,6 +11,7 @@ from yibu.accounts.types import HEAVIEST
 from yibu.cli import output
 from yibu.cli.options import JsonOption, argument, option
 from yibu.cli.words import word
+from yibu.errors import UsageError
 from yibu.management.context import Context
 from yibu.messages import tr
 
@@ -101,9 +102,14 @@ def set_(
         given["expires"] = None if expires == "never" else expires
     if admin is not None:
         given["admin"] = admin
+    if not given:
+        raise UsageError(
+            "No setting of the key {name} was given",
+            name=name,
+            hint="What can be changed: yibu key set --help",
+        )
     with change(Context.here()) as store:
-        store.change(types.changed(store.get(name), given))
-        changed = store.get(name)
+        changed = store.change(name, lambda account: types.changed(account, given))
     if as_json:
         output.data_json({"version": 1, **changed.row()})
     output.say("Changed the key {name}.", name=name)

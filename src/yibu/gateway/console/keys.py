@@ -82,11 +82,14 @@ def add_keys(router: APIRouter, console: Console) -> None:
         given = await body_of(request, KeySettings)
 
         def changed(store: AccountStore) -> dict[str, Any]:
-            account = given.on(_get(store, name))
-            if not account.admin:
-                _refuse_last(store, name, request)
-            store.change(account)
-            return store.get(name).row()
+            def settings(account: types.Account) -> types.Account:
+                account = given.on(account)
+                if not account.admin:
+                    _refuse_last(store, name, request)
+                return account
+
+            _get(store, name)
+            return store.change(name, settings).row()
 
         return answer(await _with_store(console, changed, change=True))
 
