@@ -354,6 +354,36 @@ async def test_tokens_hold_for_both_nodes_together(limit: str, home: Home, gate:
         await line.close()
 
 
+@pytest.mark.parametrize("limit", ["tpm", "budget"])
+async def test_a_stream_of_the_old_node_counts_on_the_new_one_while_it_goes_on(
+    limit: str, home: Home, gate: Path, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go-on"
+    slow = fake("slow", "--tokens", "9000", "--answer-when", str(go_on), "--end-when", str(gate))
+    setting = ("--tpm", "5000") if limit == "tpm" else ("--budget", "5000/day")
+    key = home.yibu("key", "add", "team", *setting).stdout.strip()
+    home.write([fake("fake"), slow], drain_timeout=120)
+    go_on.touch()
+    home.yibu("up", "-d")
+    go_on.unlink()
+    number = port(home)
+    stream = asyncio.create_task(once(number, "slow", key, stream=True))
+    await eventually(lambda: in_flight(home, "slow") == 1, "a stream in flight")
+    await upgrade(home)
+    assert (await once(number, "fake", key))[0] == 200
+    go_on.touch()
+    answered = 0
+    while (await once(number, "fake", key))[0] != 429:
+        answered += 1
+        assert answered < 100, "they take some 2,000 tokens themselves"
+        await asyncio.sleep(0.1)
+    assert not stream.done()
+    gate.touch()
+    status, body = await stream
+    assert status == 200
+    assert body.endswith(b"data: [DONE]\n\n")
+
+
 async def test_more_limits_than_a_line_holds_are_handed_over(home: Home) -> None:
     """Of 1,500 keys, each with a limit: what is in use of the last one holds on the new node."""
     home.yibu("key", "add", "first")
