@@ -501,18 +501,21 @@ def test_accounts_are_served_in_turn(world: World) -> None:
     assert len(order) == 22
 
 
-@pytest.mark.parametrize("slots", [1, 2, 6])
-def test_accounts_are_served_by_their_weight(world: World, slots: int) -> None:
+@pytest.mark.parametrize("slots", range(1, 9))
+@pytest.mark.parametrize("weights", [(1, 2), (1, 3), (2, 3), (7, 7), (1, 2, 3), (1, 1, 4)])
+def test_accounts_are_served_by_their_weight(
+    world: World, slots: int, weights: tuple[int, ...]
+) -> None:
     world.slots = slots
     bring_up(world, model("a"))
     order = noted(world, "key")
-    for _ in range(120):
-        for key, weight in (("one", 1), ("two", 2), ("three", 3)):
-            world.ask("a", 1, key=key, weight=weight)
-    while len(order) < 120:
+    for _ in range(240):
+        for number, weight in enumerate(weights):
+            world.ask("a", 1, key=str(number), weight=weight)
+    while len(order) < 240:
         world.ticks(1)
-    shares = [order.count(key) for key in ("one", "two", "three")]
-    assert [round(share / 20) for share in shares] == [1, 2, 3], shares
+    shares = [order[:240].count(str(number)) * sum(weights) for number in range(len(weights))]
+    assert [round(share / 240) for share in shares] == list(weights), shares
 
 
 def test_who_comes_late_takes_nothing_back(world: World) -> None:

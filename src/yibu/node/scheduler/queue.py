@@ -15,7 +15,9 @@ _BATCH_EVERY = 8
 class RequestQueue:
     """The next request is of the account with the fewest in flight for its weight; of several, of the one
     whose turn it is by start-time fair queueing (Goyal, Vin and Cheng, 1996): each request advances its
-    account by the inverse of the weight. Requests of one account keep their order."""
+    account by the inverse of the weight. Those in flight are counted in whole multiples of what the
+    lightest may have one of: with few slots a heavy account would else never have two while a light
+    one has none. Requests of one account keep their order."""
 
     def __init__(self) -> None:
         self._waiting: dict[Priority, dict[str, deque[Waiter]]] = {"interactive": {}, "batch": {}}
@@ -55,9 +57,10 @@ class RequestQueue:
         (it waits for another replica than those that are free) holds up nobody behind it."""
         for priority in self._order():
             accounts = self._waiting[priority]
-            firsts = (next(filter(fits, waiters), None) for waiters in accounts.values())
-            waiter = min((first for first in firsts if first), key=self._rank, default=None)
-            if waiter is not None:
+            found = (next(filter(fits, waiters), None) for waiters in accounts.values())
+            if firsts := [first for first in found if first]:
+                least = min(first.weight for first in firsts)
+                waiter = min(firsts, key=lambda first: self._rank(first, least))
                 accounts[waiter.key].remove(waiter)
                 self._shrunk(accounts, waiter.key)
                 self._count(priority)
@@ -86,9 +89,10 @@ class RequestQueue:
         if not self._length:
             self._finished.clear()
 
-    def _rank(self, waiter: Waiter) -> tuple[float, float, float]:
+    def _rank(self, waiter: Waiter, least: int) -> tuple[int, float, float]:
+        """``least``: the smallest weight of those that are compared."""
         key = waiter.key
-        return self._in_flight[key] / waiter.weight, self._start(key), waiter.since
+        return self._in_flight[key] * least // waiter.weight, self._start(key), waiter.since
 
     def _start(self, key: str) -> float:
         """Virtual time at which the account's next request begins."""
