@@ -200,6 +200,25 @@ def test_who_serves_yields_when_it_has_answered_and_gets_no_more(world: World) -
     assert starts(world) == ["a-0.1", "b-0.1", "a-0.1"]
 
 
+@pytest.mark.parametrize("min_up", [0.0, 30.0], ids=["at once", "not up long"])
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_who_serves_goes_on_where_another_has_become_idle(first: str, min_up: float) -> None:
+    """Whichever of them was to yield while both were busy."""
+    world = World(random.Random(0), trouble=0.0, min_up=min_up)
+    bring_up(world, idle("a"), idle("b"), idle("c"), size=40)
+    for name in (first, "ba".replace(first, "")):
+        world.ask(name, 0.1)
+        world.ticks(10)
+    world.ask("a", 100)
+    world.ask("b", 10)
+    world.ask("c", 1)
+    world.ticks(60)
+    assert states(world, "c") == ["ready"]
+    assert states(world, "b") == []
+    world.ask("a", 1)
+    assert not world.waiting
+
+
 def test_two_busy_models_take_turns(world: World) -> None:
     world.min_up = 3.0
     world.__post_init__()

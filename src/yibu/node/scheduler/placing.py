@@ -20,6 +20,8 @@ from yibu.planner.ledger import Coming, Reservation
 Units = list[Sequence[Replica]]
 _STALE = 3
 """Outdated readings in a row that are thrown away."""
+_AGAIN = 1.0
+"""Seconds after which whoever waits for one that serves looks whether another has become idle."""
 
 
 class Placing:
@@ -49,7 +51,9 @@ class Placing:
 
     def forget(self, key: Generation) -> None:
         """Drop a generation's claim on memory; replicas that were to yield to it stay."""
-        units = self._yielding.pop(key, [])
+        self._release(self._yielding.pop(key, []))
+
+    def _release(self, units: Units) -> None:
         for unit in units:
             for replica in unit:
                 replica.yielding = replica.resting = False
@@ -183,12 +187,12 @@ class Placing:
         if starting := room.waits_for(desired.key, wanted):
             self._effects.waits(desired.key, [replica.id for replica in starting])
             return None
-        ending = ("stopping", "suspending")
-        leaving = [r for r in self._replicas.values() if r.state in ending or r.yielding]
-        units: Units = [leaving] if leaving else []
-        first = len(wanted) == len(desired.living())
-        if first:  # further replicas, for more load, displace nobody
-            units += self._yielders(desired)
+        leaving, late = self._leaving()
+        # Further replicas, for more load, displace nobody.
+        units = self._yielders(desired) if len(wanted) == len(desired.living()) else []
+        idle = [unit for unit in units if _idle(unit) and unit[0].generation[0] != desired.name]
+        serving = [unit for unit in units if unit not in idle]
+        units = [unit for unit in (leaving, *idle, late, *serving) if unit]
         chosen = room.enough(desired.key, wanted, units) if units else None
         if chosen is None and any(r.slept is not None for r in wanted):
             for replica in wanted:  # no room where they sleep: they start elsewhere, if anywhere
@@ -196,9 +200,23 @@ class Placing:
             return None
         if chosen is None:
             return error
-        chosen = [unit for unit in chosen if unit is not leaving]
-        self._yield(desired, chosen, now)
+        more = [unit for unit in chosen if unit not in (leaving, late)]
+        yielded = self._yield(desired, more, now)
+        if yielded and late not in chosen:
+            self._spare(desired.key, late)
+        if not yielded or any(replica.in_flight for unit in chosen for replica in unit):
+            desired.blocked_until = min(desired.blocked_until, now + _AGAIN)
         return None
+
+    def _leaving(self) -> tuple[list[Replica], list[Replica]]:
+        """Replicas that end, and those that will when they have answered what they have."""
+        leaving = [
+            r
+            for r in self._replicas.values()
+            if r.state in ("stopping", "suspending") or r.yielding
+        ]
+        late = [r for r in leaving if r.yielding and r.in_flight]
+        return [r for r in leaving if r not in late], late
 
     def _displace(
         self, desired: Desired, rivals: Sequence[Replica], now: float
@@ -224,13 +242,21 @@ class Placing:
         self._yield(desired, units, now)
         return None
 
-    def _yield(self, desired: Desired, units: Units, now: float) -> None:
-        """Let these get no more requests and stop when they have answered what they have, as soon
-        as each has been up for as long as its start took."""
+    def _spare(self, key: Generation, late: Sequence[Replica]) -> None:
+        """Let those of its claim that still serve go on: others make room sooner."""
+        claim = self._yielding.get(key, [])
+        spared = [unit for unit in claim if any(replica in late for replica in unit)]
+        if spared:
+            self._yielding[key] = [unit for unit in claim if unit not in spared]
+            self._release(spared)
+
+    def _yield(self, desired: Desired, units: Units, now: float) -> bool:
+        """Let these get no more requests and stop when they have answered what they have; False
+        where one has not been up for as long as its start took."""
         later = max((self._free_at(desired, unit) for unit in units), default=now)
         if later > now:
             desired.blocked_until = later
-            return
+            return False
         self._yielding.setdefault(desired.key, []).extend(units)
         for unit in units:
             model = self._models[unit[0].generation[0]]
@@ -239,6 +265,7 @@ class Placing:
             for replica in unit:
                 replica.yielding = True
             model.refresh()
+        return True
 
     def _free_at(self, desired: Desired, unit: Sequence[Replica]) -> float:
         if unit[0].generation[0] == desired.name or unit[0].state == "asleep":
@@ -280,3 +307,7 @@ class Placing:
             ):
                 found.append(replica)
         return found
+
+
+def _idle(unit: Sequence[Replica]) -> bool:
+    return all(r.state in ("ready", "asleep") and not r.in_flight for r in unit)
