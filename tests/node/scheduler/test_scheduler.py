@@ -133,6 +133,50 @@ def test_a_start_is_waited_for_longer_than_a_replica_that_is_busy(world: World) 
     assert world.outcomes == {"granted": 1}
 
 
+def test_the_time_of_a_start_is_none_in_the_queue(world: World) -> None:
+    """Whoever asked meanwhile waits in the queue from then on, as for a model that was loaded."""
+    world.slots = 1
+    bring_up(world, idle("a", queue_timeout=2.5))
+    for _ in range(5):
+        world.ask("a", 1)
+    world.ticks(20)
+    assert world.outcomes == {"granted": 3, "refused": 2}
+
+
+def test_another_replica_that_starts_makes_nobody_wait_longer(world: World) -> None:
+    world.slots = 2
+    bring_up(world, model("a", queue_timeout=5, autoscale=Autoscale(0, 2)), size=20)
+    world.ask("a", 100)
+    world.ticks(10)
+    world.let_start = lambda replica: None  # type: ignore[method-assign]
+    for _ in range(2):
+        world.ask("a", 100)
+    world.ticks(10)
+    assert states(world, "a") == ["ready", "starting"]
+    assert world.outcomes == {"granted": 2, "refused": 1}
+
+
+@pytest.mark.parametrize("slots", [None, 1, 3])
+@pytest.mark.parametrize("most", [0, 1, 2])
+def test_a_model_that_is_not_loaded_takes_as_many_as_one_that_is(
+    world: World, most: int, slots: int | None
+) -> None:
+    """A request that no queue may hold would else never load it."""
+    world.slots = slots or 1
+    bring_up(world, idle("a", max_queue=most, max_concurrency=slots))
+    for taken in ("unloaded", "loaded"):
+        for _ in range(7):
+            world.ask("a", 5)
+        held = most + (slots or 1)
+        assert world.outcomes == {"OverloadedError": 7 - held} | (
+            {"granted": slots or 1} if taken == "loaded" else {}
+        )
+        world.ticks(40)
+        assert states(world, "a") == ["ready"]
+        assert world.outcomes["granted"] == held
+        world.outcomes.clear()
+
+
 def test_an_idle_model_is_unloaded_and_comes_back(world: World) -> None:
     bring_up(world, idle("a", idle=30))
     world.ask("a", 1)
@@ -299,6 +343,24 @@ def test_a_group_with_a_model_that_is_kept_says_so(world: World) -> None:
     error = world.scheduler.outcome(key)
     assert isinstance(error, DoesNotFitError)
     assert "'g', of which a is loaded" in error.message
+
+
+@pytest.mark.parametrize("fields", [{"group": Group("g")}, {}], ids=["group", "memory"])
+def test_what_found_no_room_is_tried_again_as_soon_as_there_is_some(
+    world: World, fields: dict[str, Any]
+) -> None:
+    bring_up(world, model("a", **fields), idle("b", **fields))
+    for _ in range(4):
+        world.ask("b", 1)
+        world.ticks(30)
+    assert world.outcomes["granted"] == 0
+    world.ask("b", 1)
+    world.remember("a")
+    world.scheduler.unload("a", world.now)
+    world.run(3)
+    world.ask("b", 1)
+    world.ticks(10)
+    assert world.outcomes["granted"] == 1
 
 
 def test_a_model_that_a_person_starts_waits_for_nobody_to_ask(world: World) -> None:

@@ -24,7 +24,7 @@ def deadline(
         NotReadyError: no replica will be ready soon.
     """
     current, config = model.current, model.current.config
-    if len(model.queue) >= config.max_queue:
+    if len(model.queue) >= room(model):
         raise OverloadedError(
             "The queue of model {model!r} is full; requests in it: {queue_count}",
             queue_count=len(model.queue),
@@ -56,6 +56,14 @@ def deadline(
     return now + ready_wait
 
 
+def room(model: ScheduledModel) -> int:
+    """Requests that may wait. While nothing of the model is ready, those that a loaded one would work on
+    wait too, and one of them is what loads it."""
+    config = model.current.config
+    slots = 0 if model.ready else config.fewest * (config.max_concurrency or 1)
+    return config.max_queue + slots
+
+
 def retry_after(model: ScheduledModel, now: float) -> float:
     """Seconds until a new request is likely answered at once."""
     return max(model.rate.seconds(len(model.queue) + 1, now), 1.0)
@@ -73,8 +81,12 @@ def again(model: ScheduledModel, now: float) -> float:
 
 def patient(model: ScheduledModel) -> bool:
     """Whether waiting requests wait for a start, which has its own timeout."""
-    return model.current.config.on_demand and any(
-        replica.state in ("placed", "starting") for replica in model.current.replicas.values()
+    return (
+        not model.ready
+        and model.current.config.on_demand
+        and any(
+            replica.state in ("placed", "starting") for replica in model.current.replicas.values()
+        )
     )
 
 

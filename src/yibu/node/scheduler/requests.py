@@ -79,13 +79,15 @@ class Requests:
                 self._give(model, replica, waiter, now)
 
     def expire(self, model: ScheduledModel, now: float) -> None:
-        """Refuse requests that have waited too long."""
-        late = [waiter for waiter in model.queue if waiter.deadline <= now]
-        if late and not admission.patient(model):
-            for waiter in late:
-                model.queue.remove(waiter)
-                error = admission.waited(model, waiter, now, self._effects)
-                self._effects.refuse(waiter, error)
+        """Refuse requests that have waited too long, the time of a start not counted."""
+        if admission.patient(model):
+            least = now + model.current.config.queue_timeout
+            for waiter in model.queue:
+                waiter.deadline = max(waiter.deadline, least)
+            return
+        for waiter in [waiter for waiter in model.queue if waiter.deadline <= now]:
+            model.queue.remove(waiter)
+            self._effects.refuse(waiter, admission.waited(model, waiter, now, self._effects))
 
     def refuse_all(self, model: ScheduledModel, now: float) -> None:
         """Refuse all waiting requests of a model, with its current state as the reason."""

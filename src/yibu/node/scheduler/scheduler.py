@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from yibu.config import ModelConfig
-from yibu.errors import EngineStartError, YibuError
+from yibu.errors import DoesNotFitError, EngineStartError, YibuError
 from yibu.node.scheduler import admission, demand
 from yibu.node.scheduler.generations import Generations
 from yibu.node.scheduler.model import ScheduledModel
@@ -256,8 +256,15 @@ class Scheduler:
             return
         self._starts.over(replica_id)
         self._generations.remove(replica)
-        self._placing.changed()
+        self._memory_freed(now)
         self._settle(now)
+
+    def _memory_freed(self, now: float) -> None:
+        """What found no room may be tried again at once."""
+        self._placing.changed()
+        for model in self._models.values():
+            if isinstance(model.current.error, DoesNotFitError):
+                model.current.failures, model.current.retry_at = 0, now
 
     def start_wanted(self, start: Start, now: float) -> None:
         """A supervisor is about to spawn its engine; ``let_start`` says when it may."""
