@@ -18,6 +18,7 @@ from yibu.errors import (
     UnknownModelError,
 )
 from yibu.node.scheduler import Waiter
+from yibu.node.scheduler.starts import Start
 from yibu.node.scheduler.types import Replica
 from yibu.planner.ledger import Reservation
 from yibu.planner.types import Placement
@@ -259,6 +260,8 @@ def test_who_serves_goes_on_where_another_has_become_idle(first: str, min_up: fl
     world.ticks(60)
     assert states(world, "c") == ["ready"]
     assert states(world, "b") == []
+    told = [what for effect, what in world.effects if effect == "yields"]
+    assert told[-1] == ("c", "b-0.1")
     world.ask("a", 1)
     assert not world.waiting
 
@@ -323,6 +326,27 @@ def test_replicas_for_a_load_are_adopted_with_it(world: World) -> None:
     assert states(world, "a") == ["ready"] * 3
     world.ticks(200)
     assert states(world, "a") == ["ready"]
+
+
+@pytest.mark.parametrize("found", ["starting", "ready, then unloaded", "nothing"])
+def test_a_model_on_demand_of_an_earlier_node_is_waited_for(world: World, found: str) -> None:
+    """It is not prepared anew while its engines run."""
+    world.sizes["a", 1] = 60
+    if found == "nothing":
+        world.scheduler.desire(idle("a"), 0, start=False, generation=1)
+    else:
+        replica = Replica("a-0.1", ("a", 1), 0, reservation=Reservation("a-0.1", (), 60))
+        world.engines["a-0.1"] = Engine("a-0.1", 60)
+        world.scheduler.adopt(idle("a"), 1, [replica], 0)
+    if found == "starting":
+        world.scheduler.start_wanted(Start("a-0.1", frozenset(), 60, alone=False), 0)
+    elif found != "nothing":
+        world.scheduler.replica_changed("a-0.1", "ready", 0, slots=4)
+        world.remember("a")
+        world.scheduler.unload("a", 0)
+    world.ask("a", 1)
+    world.ticks(20)
+    assert world.outcomes == {"granted": 1}
 
 
 def test_an_adopted_replica_yields_to_its_group_as_if_it_had_been_started(world: World) -> None:

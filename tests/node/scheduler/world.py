@@ -263,6 +263,9 @@ class World:
     def waits(self, generation: Generation, others: Sequence[str]) -> None:
         assert self.ram is not None, "no GPU here"
 
+    def yields(self, generation: Generation, others: Sequence[str]) -> None:
+        self.effects.append(("yields", (generation[0], *others)))
+
     def start(self, replica: Replica) -> None:
         self.effects.append(("start", replica.id))
         assert replica.id not in self.engines

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from yibu.config import ModelConfig
 from yibu.engines.base import LaunchPlan
@@ -314,7 +314,14 @@ logs=self._host.paths.logs
                 on_demand=self.config.on_demand,
             )
 
-    def waits_for(self, others: list[str]) -> None:
+    def displaces(self, others: Sequence[str]) -> None:
+        """Show, and keep in the log, for whom others are unloaded."""
+        names = ", ".join(others)
+        _log.info("%s waits for %s to make room", self.name, names)
+        self.entered(WAIT)
+        self.note(tr("waits for {others} to make room", others=names))
+
+    def waits_for(self, others: Sequence[str]) -> None:
         """Show that it waits for memory."""
         self.entered(WAIT)
         self.note(

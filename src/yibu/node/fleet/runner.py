@@ -236,7 +236,10 @@ class Runner:
         return coming
 
     def waits(self, generation: Generation, others: Sequence[str]) -> None:
-        self.deployments[generation].waits_for(list(others))
+        self.deployments[generation].waits_for(others)
+
+    def yields(self, generation: Generation, others: Sequence[str]) -> None:
+        self.deployments[generation].displaces(others)
 
     def start(self, replica: records.Replica) -> None:
         deployment = self.deployments[replica.generation]

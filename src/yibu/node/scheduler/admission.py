@@ -44,7 +44,9 @@ def deadline(
     if model.ready or model.next is not None or any(r.yielding for r in replicas):
         return patience
     sleeps = any(replica.slept is not None for replica in replicas)
-    if config.on_demand and (current.stage == "prepared" or sleeps):
+    # What an earlier node served is prepared anew where something of it is to be started.
+    prepared = current.stage == "prepared" or (current.served and current.stage != "failed")
+    if config.on_demand and (prepared or sleeps):
         if now < current.retry_at:
             raise effects.not_ready(model.name, current.retry_at - now)
         return patience

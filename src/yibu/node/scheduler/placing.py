@@ -265,6 +265,8 @@ class Placing:
             for replica in unit:
                 replica.yielding = True
             model.refresh()
+        if units:
+            self._effects.yields(desired.key, [replica.id for unit in units for replica in unit])
         return True
 
     def _free_at(self, desired: Desired, unit: Sequence[Replica]) -> float:

@@ -150,6 +150,10 @@ class Effects(Protocol):
         """It waits for memory of these replicas."""
         ...
 
+    def yields(self, generation: Generation, others: Sequence[str]) -> None:
+        """These replicas make room for it: they answer what they have, and sleep or end."""
+        ...
+
     def start(self, replica: Replica) -> None:
         """Start a placed replica; from now on ``replica_changed`` tells of it."""
         ...
