@@ -26,6 +26,7 @@ from yibu.errors import (
     HubNotFoundError,
     NotReadyError,
     NotRunningError,
+    NotUpError,
     SourceError,
     UnknownModelError,
     UnsupportedError,
@@ -88,6 +89,33 @@ async def test_down_ends_although_the_model_is_up_again(make_fleet: MakeFleet) -
         lease.release()
         await down
         assert await ask(fleet, "smol") == 200
+
+
+@pytest.mark.parametrize("first", ["scale", "restart", "unload", "load", "down"])
+@pytest.mark.parametrize("then", ["scale", "restart", "unload", "load", "down", "up"])
+async def test_a_command_that_another_overtakes_ends(
+    make_fleet: MakeFleet, first: str, then: str
+) -> None:
+    """``first`` waits for the end of a request; ``then`` wants something else of the same model."""
+
+    def begin(verb: str, replicas: int) -> asyncio.Task[None]:
+        if verb == "up":
+            return asyncio.create_task(fleet.up(fake_model("smol", options={"tokens": 6})))
+        number = (replicas,) if verb == "scale" else ()
+        return asyncio.create_task(getattr(fleet, verb)("smol", *number))
+
+    async with make_fleet() as fleet:
+        await fleet.up(fake_model("smol", replicas=2))
+        leases = [await acquire(fleet, "smol") for _ in range(2)]
+        tasks = [begin(first, 1)]
+        await asyncio.sleep(0.2)
+        tasks.append(begin(then, 3))
+        await asyncio.sleep(0.2)
+        for lease in leases:
+            lease.release()
+        done, late = await asyncio.wait(tasks, timeout=60)
+        assert not late
+        assert {type(error) for task in done if (error := task.exception())} <= {NotUpError}
 
 
 async def test_aliases_lead_to_the_model_and_no_two_models_share_one(

@@ -86,7 +86,7 @@ class Verbs:
         """Run so many replicas of a model from now on; return when that is so.
 
         Raises:
-            NotUpError: no such model is up.
+            NotUpError: no such model is up, or it was scaled or changed again meanwhile.
             DoesNotFitError: there is no room for all; those that fit serve.
         """
         self._find(name)
@@ -95,6 +95,8 @@ class Verbs:
         )
         key = self._runner.adjust(config)
         while (desired := self._scheduler.desired(key)) is not None:
+            if (desired.config.replicas, desired.config.autoscale) != (replicas, None):
+                raise _overtaken(key)
             if desired.shortage is not None:
                 raise _short(desired, desired.shortage)
             if len(desired.living()) <= replicas and self._scheduler.outcome(key) is not False:
@@ -216,9 +218,7 @@ class Verbs:
         while True:
             outcome = self._scheduler.outcome(key)
             if outcome is None:
-                raise NotUpError(
-                    "{key} was changed again or taken down before it was ready", key=key[0]
-                )
+                raise _overtaken(key)
             if isinstance(outcome, YibuError):
                 raise outcome
             if outcome:
@@ -251,6 +251,10 @@ def _refuse_replacing(running: ModelConfig, config: ModelConfig) -> None:
             hint="Give it another name: yibu up {config_source} --name NAME; or stop the "
             "other: yibu down {config}",
         )
+
+
+def _overtaken(key: Generation) -> NotUpError:
+    return NotUpError("{key} was changed again or taken down before it was ready", key=key[0])
 
 
 def _short(desired: Desired, error: YibuError) -> DoesNotFitError:
