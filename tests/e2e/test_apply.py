@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,37 @@ def test_a_node_killed_while_it_is_replaced_comes_back(home: Home) -> None:
     assert home.chat()["choices"]
     assert home.model("fake")["replicas"][0]["pid"] == engine
     until(lambda: not new.is_running(), "the new one gone")
+
+
+def test_a_node_is_replaced_once_at_a_time(home: Home) -> None:
+    """Of two upgrades at once one is refused, and the node answers commands after it. One whose command is
+    killed leaves the way free for the next."""
+    home.write([fake()])
+    home.yibu("up", "-d")
+    engine, old = home.model("fake")["replicas"][0]["pid"], home.ps()["node"]["pid"]
+
+    def begun() -> tuple[subprocess.Popen[str], psutil.Process]:
+        replacing = home.start("node", "upgrade")
+        new = until(lambda: successor(home), "the new node")
+        assert new
+        new.suspend()
+        return replacing, new
+
+    killed, new = begun()
+    killed.kill()
+    killed.communicate()
+    until(lambda: successor(home) is None, "the new node gone")
+    assert home.ps()["node"]["pid"] == old
+
+    replacing, new = begun()
+    assert "is being replaced already" in home.yibu("node", "upgrade", code=2).stderr
+    new.resume()
+    replacing.communicate(timeout=60)
+    assert replacing.returncode == 0
+    assert home.ps()["node"]["pid"] == new.pid
+    home.yibu("node", "upgrade")
+    assert home.chat()["choices"]
+    assert home.model("fake")["replicas"][0]["pid"] == engine
 
 
 @pytest.mark.parametrize(

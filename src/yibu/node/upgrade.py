@@ -71,14 +71,28 @@ class Upgrade:
     settings: CurrentSettings = field(repr=False)
     control: ControlServer | None = None
     """None until the node answers commands."""
+    begun: bool = False
+    """Another process is to take this one's place, or has taken it."""
 
     async def run(self) -> dict[str, Any]:
         """Have another process in this one's place; returns what it says of itself.
 
         Raises:
-            UsageError: models start or commands are being carried out.
+            UsageError: models start or commands are being carried out, another upgrade among them.
             YibuError: the new node does not start; this one goes on.
         """
+        if self.begun:  # two new nodes would have the engines, the address and the control socket
+            raise UsageError(
+                "The node is being replaced already.", hint="See which one serves: yibu ps"
+            )
+        self.begun = True
+        try:
+            return await self._replaced()
+        except BaseException:  # cancellation too: this node goes on, and may be replaced later
+            self.begun = False
+            raise
+
+    async def _replaced(self) -> dict[str, Any]:
         listener, control = await self._settled()
         fds = [("gateway", fd) for fd in listener.descriptors()]
         fds.append(("lock", self.lock.descriptor))
