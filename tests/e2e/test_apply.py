@@ -106,6 +106,65 @@ def test_names_that_others_have_are_refused_before_anything_changes(home: Home) 
     assert served(home) == {"m": ["m-0"], "o": ["o-0"]}
 
 
+@pytest.mark.parametrize(
+    "told", ["{root}/sub/../yibu.yaml", "sub/../yibu.yaml", "{link}/yibu.yaml"]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_file_is_the_same_by_every_path(
+    home: Home, tmp_path_factory: pytest.TempPathFactory, told: str, first: bool
+) -> None:
+    """Whichever of the two paths the node was started with, engines go on and what is gone goes."""
+    link = tmp_path_factory.mktemp("other") / "link"
+    link.symlink_to(home.root)
+    (home.root / "sub").mkdir()
+    other = told.format(root=home.root, link=link)
+    before, after = (other, "yibu.yaml") if first else ("yibu.yaml", other)
+    home.write([fake("m"), fake("o")])
+    home.yibu("up", "-d", "-f", before)
+    engine = home.model("m")["replicas"][0]["pid"]
+    assert "Nothing would change" in home.yibu("diff", "-f", after).stderr
+    home.write([fake("m"), fake("o", "--tokens", "2")])
+    home.yibu("up", "-d", "-f", after)
+    home.write([fake("m")])
+    assert "no longer has o" in home.yibu("up", "-d", "-f", after, code=2).stderr
+    home.yibu("apply", "--yes", "-f", after)
+    assert served(home) == {"m": ["m-0"]}
+    assert home.model("m")["replicas"][0]["pid"] == engine
+
+
+def test_a_file_that_is_renamed_keeps_its_models(home: Home) -> None:
+    path = home.write([fake("m"), fake("o"), fake("p")])
+    home.yibu("up", "-d")
+    engine = home.model("m")["replicas"][0]["pid"]
+    extra = home.root / "extra.yaml"
+    home.write([fake("m"), fake("o")]).rename(path := home.root / "prod.yaml")
+    extra.write_text(home.write([fake("q")]).read_text())
+    (home.root / "yibu.yaml").unlink()
+    home.yibu("apply", "--yes", "-f", str(extra))
+    assert served(home).keys() == {"m", "o", "p", "q"}
+    home.yibu("apply", "--yes", "-f", str(path))
+    assert served(home).keys() == {"m", "o", "q"}
+    assert "Nothing would change" in home.yibu("diff", "-f", str(path)).stderr
+    home.write([fake("m")]).rename(path)
+    home.yibu("apply", "--yes", "-f", str(path))
+    assert served(home) == {"m": ["m-0"], "q": ["q-0"]}
+    assert home.model("m")["replicas"][0]["pid"] == engine
+
+
+@pytest.mark.parametrize("verb", [("apply", "--yes"), ("up", "-d")])
+def test_a_model_is_moved_to_another_file(home: Home, verb: Sequence[str]) -> None:
+    """It goes with the file that was applied last, although the other one had it too."""
+    path = home.write([fake("m"), fake("o")])
+    home.yibu("up", "-d")
+    second = home.root / "second.yaml"
+    home.write([fake("o")]).rename(second)
+    home.write([fake("m")])
+    home.yibu(*verb, "-f", str(second))
+    assert "Nothing would change" in home.yibu("diff", "-f", str(path)).stderr
+    home.yibu("apply", "--yes", "-f", str(path))
+    assert served(home) == {"m": ["m-0"], "o": ["o-0"]}
+
+
 def test_what_an_apply_leaves_as_it_was_is_not_gone_back_to(home: Home) -> None:
     first, second = [fake("m")], [fake("m", "--tokens", "2")]
     home.write(first)

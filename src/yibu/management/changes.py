@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yibu.config import Config
+from yibu.config import Config, ModelConfig, file
 from yibu.config.settings import (
     FIRM,
     GatewaySettings,
@@ -17,13 +19,40 @@ from yibu.config.settings import (
     settings_of,
 )
 from yibu.config.wire import model_config
-from yibu.errors import UsageError
+from yibu.errors import NotRunningError, UsageError
 from yibu.management.context import Context
 from yibu.management.difference import Difference, NewSettings, difference
 from yibu.messages import joined, tr
 
 if TYPE_CHECKING:
     from yibu.management.entries import Chosen
+
+
+def as_known(named: Path | None, context: Context) -> Path | None:
+    """The configuration file that a command names, as the node that runs names it; None where there is none.
+
+    Relative paths, links and ``..`` give one file many names. Paths of its entries are written out with one of
+    them, so that with another one every model would look changed, and none would be the file's.
+    """
+    path = file.find(named, context.directory)
+    if path is None:
+        return None
+    try:
+        told = context.client.call("settings")
+    except NotRunningError:
+        return path
+    known = [Path(one) for one in (told["settings"]["file"], *told["models"].values()) if one]
+    if path.absolute() in known:
+        return path
+    return next((one for one in known if _is_same(one, path)), path)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two paths are one name in one directory: what a link there leads to may be exchanged."""
+    try:
+        return one.name == other.name and one.parent.samefile(other.parent)
+    except OSError:  # its directory is gone
+        return False
 
 
 def changes_of_file(chosen: Chosen, told: Mapping[str, Any], context: Context) -> Difference:
@@ -34,13 +63,24 @@ def changes_of_file(chosen: Chosen, told: Mapping[str, Any], context: Context) -
         ConfigError: its settings cannot be used.
     """
     path, settings = chosen.config.path, GatewaySettings.from_plain(told["settings"])
-    running = map(model_config, told["models"])
-    own = [model.name for model in running if path is not None and model.file == path]
+    running = list(map(model_config, told["models"]))
+    moved = _moved(running, chosen)
+    own = [one.name for one in running if one.file and (one.file == path or str(one.file) in moved)]
     wanted, keys = settings_of(chosen.config, context.env)
     after = merged(settings, wanted, whole=True)
     check_settings(after, context)
     found = difference(chosen.models, told, own)
-    return dataclasses.replace(found, settings=NewSettings(after, changes(settings, after), keys))
+    changed = changes(settings, after)
+    if settings.file in moved:
+        changed = (SettingChange("file", settings.file, after.file), *changed)
+    return dataclasses.replace(found, settings=NewSettings(after, changed, keys))
+
+
+def _moved(running: Sequence[ModelConfig], chosen: Chosen) -> set[str]:
+    """The earlier names of the chosen file: files that are gone, and of whose models it has one."""
+    names = {model.name for model in chosen.models}
+    files = {str(model.file) for model in running if model.file and model.name in names}
+    return {file for file in files if not os.path.lexists(file)}
 
 
 def changes_of_up(

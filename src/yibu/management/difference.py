@@ -11,7 +11,7 @@ from yibu.config.settings import GatewaySettings, SettingChange, changes, shown_
 from yibu.config.wire import model_config, plain_config
 from yibu.messages import tr
 
-_NOT_COMPARED = frozenset(one.name for one in fields(ModelConfig) if not one.compare)
+_NOT_COMPARED = frozenset({"name_derived"})
 _HIDDEN = "env"
 """Setting whose values may be secrets: only its names are shown."""
 
@@ -107,7 +107,7 @@ def difference(
     wanted: Sequence[ModelConfig], told: Mapping[str, Any], removable: Sequence[str]
 ) -> Difference:
     """The changes from what a node tells of in its ``configs``, whatever is coming there, to the wanted models;
-    unwanted ones are removed if ``removable``."""
+    unwanted ones are removed if ``removable``. The file is a setting too: it decides who removes a model."""
     served, coming = (
         # A node that is still of the version before an update tells of nothing that is coming.
         {data["name"]: model_config(data) for data in told.get(one, ())}
@@ -150,6 +150,8 @@ def shown(name: str, value: Any) -> str:
 
 def _settings(before: ModelConfig, after: ModelConfig) -> dict[str, tuple[Any, Any]]:
     old, new = _flat(before), _flat(after)
+    if after.file is None:  # a model that was typed stays the file's that has it
+        new["file"] = old["file"]
     return {
         name: (old.get(name), new.get(name))
         for name in dict.fromkeys((*old, *new))

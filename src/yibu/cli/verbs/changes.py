@@ -112,10 +112,11 @@ def _agreed(found: Difference, *, yes: bool) -> bool:
 def _chosen(here: Context, file: Any) -> Chosen:
     """The file's models, as `yibu up` reads them."""
     from yibu.hub.settings import is_offline
+    from yibu.management.changes import as_known
     from yibu.management.check import check_options
     from yibu.management.entries import TypedOptions, choose
 
-    config = here.load(file)
+    config = here.load(as_known(file, here))
     typed = TypedOptions(offline=is_offline(here.env))
     chosen = choose([], config, here.directory, typed, may_be_empty=True)
     check_options(chosen.models, here)

@@ -61,13 +61,14 @@ def up(
         from yibu.cli.session import NodeSession
         from yibu.gateway.monitoring.tracing import lacking
         from yibu.hub.settings import is_offline
+        from yibu.management.changes import as_known
         from yibu.management.check import check_options
         from yibu.management.entries import TypedOptions, choose
 
         # A node that runs already has an environment of its own: the model itself says "offline".
         offline = is_offline(here.env)
         typed = TypedOptions(name, engine, context.obj or (), host, port, force, offline)
-        config = here.load(file)
+        config = here.load(as_known(file, here))
         chosen = choose(models or [], config, here.directory, typed)
         check_options(chosen.models, here)
         traces = lacking(here.env)

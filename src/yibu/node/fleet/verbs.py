@@ -197,7 +197,7 @@ class Verbs:
             if model.ready and wanted is model.next and current.config.runs_as(config):
                 self._scheduler.withdraw(config.name, time.monotonic())
                 wanted = model.current
-            if wanted.config == config:
+            if wanted.config == config and config.file in (None, wanted.config.file):
                 if start or wanted.error is not None or current.state == "failed":
                     self._scheduler.start(config.name, time.monotonic())
                 return wanted.key
