@@ -281,14 +281,16 @@ class World:
             await adopted(new.fleet, await new.fleet.adopt(SavedNode("boot", models)))
             new.shared.expect()
             await self._moment()
+            for node, end in zip((old, new), socket.socketpair(), strict=True):
+                node.ends.append(end)
+            connection = await new.connected()
         except asyncio.CancelledError:
             await new.killed()
             raise
-        for node, end in zip((old, new), socket.socketpair(), strict=True):
-            node.ends.append(end)
+        # Whatever becomes of the old node now, the new one listens to its end of the connection.
         self.old, self.node = old, new
         new.ownership.decide(True)
-        new.shared.take_over(*await new.connected())
+        new.shared.take_over(*connection)
         await self._moment()
         old.ownership.decide(False)
         old.shared.hand_over(*await old.connected())

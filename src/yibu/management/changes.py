@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yibu.config import Config, ModelConfig, file
+from yibu.config import Config, ModelConfig
 from yibu.config.settings import (
     FIRM,
     GatewaySettings,
@@ -34,6 +34,8 @@ def as_known(named: Path | None, context: Context) -> Path | None:
     Relative paths, links and ``..`` give one file many names. Paths of its entries are written out with one of
     them, so that with another one every model would look changed, and none would be the file's.
     """
+    from yibu.config import file  # which brings YAML along
+
     path = file.find(named, context.directory)
     if path is None:
         return None
