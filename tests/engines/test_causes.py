@@ -185,6 +185,18 @@ def test_the_last_attempt_counts() -> None:
     assert "2222" in explain(log, causes_of("llama.cpp")).message
 
 
+def test_a_projector_of_another_model_is_named() -> None:
+    """In the words of llama.cpp's server, with what it writes before and behind."""
+    log = (
+        "mtmd_init_from_file: error: Failed to load CLIP model from /m/mmproj-f16.gguf\n"
+        "srv    load_model: failed to load multimodal model, '/m/mmproj-f16.gguf'\n"
+        "main: exiting due to model loading error\n"
+    )
+    found = explain(log, causes_of("llama.cpp"), exit_code=1)
+    assert (found.cause, "/m/mmproj-f16.gguf" in found.message) == ("bad_projector", True), found
+    assert "options.mmproj" in found.hint
+
+
 def test_secrets_are_taken_out_of_the_lines() -> None:
     found = explain("starting with --api-key sk-very-secret\nstd::bad_alloc", ())
     assert found.cause == "out_of_memory"

@@ -59,9 +59,8 @@ class ReplicaSupervisor:
         self.restarts = restarts
         self.failures = Failures(host.timings)
         self.key = key or secrets.token_urlsafe(32)
-        register(self.key)
         register_environment(spec.env)
-        register(*(value for _, value in secret_flags(spec.plan.argv)))  # a log may repeat them
+        register(self.key, *(value for _, value in secret_flags(spec.plan.argv)))
         self.port = port
         self.process: EngineProcess | None = None
         self.endpoint: Endpoint | None = None
